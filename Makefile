@@ -1,0 +1,45 @@
+# imapgate: two commands matter, `make demo` and `make test`; the rest is for developers.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+.PHONY: help demo test soak check docs peers clean
+help:
+	@echo "make demo    a mailbox to try imapgate on, on this machine"
+	@echo "make test    everything the tests need, then the tests (10 minutes at most)"
+	@echo "make soak    fuzzing, sweeps and long runs"
+	@echo "make check   lint, types, layers, docs"
+	@echo "make docs    the documentation as HTML in docs/_build"
+
+$(STAMP): setup.cfg pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --editable '.[test,soak,check,docs]'
+	$(BIN)/twistd --help >/dev/null
+	touch $@
+
+peers:
+	tests/peers/install
+
+demo: $(STAMP)
+	$(BIN)/twistd -n imapgate --demo
+
+test: $(STAMP) peers
+	$(BIN)/python -m pytest -m 'not soak' --cov=imapgate --cov-report= --durations=10
+	$(BIN)/coverage report --include='imapgate/wire/*,imapgate/model/*,imapgate/session/*,imapgate/errors.py,imapgate/limits.py' --fail-under=100
+
+soak: $(STAMP) peers
+	$(BIN)/python -m pytest -m soak --durations=0
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check imapgate tests twisted
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build
+
+docs: $(STAMP)
+	$(BIN)/sphinx-build -W -b html docs docs/_build
+
+clean:
+	rm -rf $(VENV) .peers docs/_build
