@@ -1,0 +1,1 @@
+"""Floor 2: what IMAP's things are: commands, capabilities, secrets, failures."""

@@ -1,0 +1,79 @@
+"""Capabilities: an allow-list, and what the gate shows in an upstream server's place.
+
+Facts from PROTOCOL §3 of the project's notes: what the gate does itself is always replaced by its own,
+what cannot hold across it is hidden, and what it does not know is not shown.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+OWN = (b"LITERAL+", b"SASL-IR", b"ID")
+"""What the gate adds whatever upstream has."""
+
+TERMINATED = (b"PLAIN", b"LOGIN")
+"""The SASL mechanisms that end at the gate."""
+
+_KNOWN = frozenset(
+    b"""
+    IMAP4 IMAP4rev1 ACL ANNOTATE-EXPERIMENT-1 APPENDLIMIT BINARY CATENATE CHILDREN CONDSTORE CREATE-SPECIAL-USE
+    DIGEST ENABLE ESEARCH ESORT FILTERS IDLE INPROGRESS LIST-EXTENDED LIST-METADATA LIST-MYRIGHTS LIST-STATUS
+    LISTEXT LOGICAL MAILBOX-REFERRALS-OFF METADATA METADATA-SERVER MOVE MULTIAPPEND MULTISEARCH NAMESPACE
+    OBJECTID PARTIAL PREVIEW QRESYNC QUOTA QUOTASET REPLACE SAVEDATE SCAN SEARCHRES SORT SPECIAL-USE STATUS=SIZE
+    THREAD UIDONLY UIDPLUS UNSELECT URL-PARTIAL UTF8=ACCEPT WITHIN XLIST
+    """.split()
+)
+_KNOWN_UPPER = frozenset(name.upper() for name in _KNOWN)
+_FAMILIES = (
+    b"ACL2=", b"ANNOTATE", b"APPENDLIMIT=", b"CONTEXT=", b"I18NLEVEL=", b"PREVIEW=", b"QUOTA=", b"RIGHTS=",
+    b"SEARCH=", b"SNIPPET=", b"SORT=", b"STATUS=", b"THREAD=",
+)  # fmt: skip
+_MECHANISM = re.compile(rb"AUTH=([A-Z0-9_-]{1,20})\Z")
+
+ENABLEABLE = frozenset((b"CONDSTORE", b"QRESYNC", b"UTF8=ACCEPT"))
+"""What a client may ENABLE through the gate, where upstream has it."""
+
+
+def parse(text: bytes) -> frozenset[bytes]:
+    """The names in ``text`` (what follows ``CAPABILITY``), in upper case."""
+    return frozenset(text.upper().split())
+
+
+def known(name: bytes) -> bool:
+    """Tell whether the gate may show this capability of an upstream server to its clients."""
+    name = name.upper()
+    return name in _KNOWN_UPPER or name.startswith(_FAMILIES)
+
+
+def mechanisms(capabilities: Iterable[bytes]) -> tuple[bytes, ...]:
+    """The SASL mechanisms that may be relayed: all that are offered, save those that bind to the channel.
+
+    Channel binding (``*-PLUS``) cannot hold where TLS ends at the gate (THREATS A10), and what the gate
+    terminates is not relayed.
+    """
+    found = []
+    for name in sorted(capabilities):
+        match = _MECHANISM.match(name)
+        if match and not match[1].endswith(b"-PLUS") and match[1] not in TERMINATED:
+            found.append(match[1])
+    return tuple(found)
+
+
+def before_login(*, starttls: bool, login: bool, relayed: Iterable[bytes] = ()) -> bytes:
+    """What follows ``CAPABILITY`` before a login; ``login``: whether one is allowed on this connection."""
+    names = [b"IMAP4rev1", *OWN]
+    if starttls:
+        names.append(b"STARTTLS")
+    if login:
+        names += [b"AUTH=" + mechanism for mechanism in (*TERMINATED, *relayed)]
+    else:
+        names.append(b"LOGINDISABLED")
+    return b" ".join(names)
+
+
+def after_login(upstream: bytes) -> bytes:
+    """What follows ``CAPABILITY`` after a login, from what upstream said; the order is upstream's."""
+    names = [name for name in dict.fromkeys(upstream.split()) if known(name)]
+    names += [name for name in OWN if name not in names]
+    return b" ".join(names)

@@ -1,0 +1,124 @@
+"""Back-pressure: who is not read from, and for which reasons.
+
+The first reason in pauses a transport, the last one out resumes it.  A side whose peer takes nothing
+for too long is given up: a paused transport may never report that its peer has gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+from typing import Protocol
+
+from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
+from zope.interface import implementer
+
+
+class Source(Protocol):
+    """What a valve needs of a transport: IPushProducer's two methods."""
+
+    def pauseProducing(self) -> None:
+        """Stop reading."""
+
+    def resumeProducing(self) -> None:
+        """Go on reading."""
+
+
+class Full(Enum):
+    """The shell's own reasons: the other side's transport has more to send than its peer takes."""
+
+    CLIENT = "client full"
+    UPSTREAM = "upstream full"
+
+
+class Valve:
+    """The reasons for not reading from one transport."""
+
+    __slots__ = ("_reasons", "_source")
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._reasons: tuple[Enum, ...] = ()
+
+    @property
+    def reasons(self) -> tuple[Enum, ...]:
+        """Why it is not read from now; empty: it is."""
+        return self._reasons
+
+    def hold(self, reason: Enum) -> None:
+        """Add a reason."""
+        if not self._reasons:
+            self._source.pauseProducing()
+            self._reasons = (reason,)
+        elif reason not in self._reasons:
+            self._reasons += (reason,)
+
+    def free(self, reason: Enum) -> None:
+        """Take a reason away."""
+        if reason in self._reasons:
+            self._reasons = tuple(other for other in self._reasons if other is not reason)
+            if not self._reasons:
+                self._source.resumeProducing()
+
+
+@implementer(IPushProducer)
+class Sink:
+    """Registered as the producer of a transport: when that is full, what feeds it is held.
+
+    :param feeding: the valves of what feeds the transport.
+    :param stalled: called when the peer has taken nothing for ``limit`` seconds.
+    """
+
+    __slots__ = ("_call", "_clock", "_feeding", "_full", "_limit", "_moved", "_reason", "_stalled")
+
+    def __init__(
+        self,
+        reason: Full,
+        feeding: tuple[Valve, ...],
+        clock: IReactorTime,
+        limit: float,
+        stalled: Callable[[], None],
+    ) -> None:
+        self._reason = reason
+        self._feeding = feeding
+        self._clock = clock
+        self._limit = limit
+        self._stalled = stalled
+        self._full = False
+        self._moved = False
+        self._call: IDelayedCall | None = None
+
+    def feed(self, valve: Valve) -> None:
+        """Add a valve: something more feeds the transport."""
+        self._feeding = (*self._feeding, valve)
+        if self._full:
+            valve.hold(self._reason)
+
+    def pauseProducing(self) -> None:
+        """The transport is full."""
+        self._full = True
+        for valve in self._feeding:
+            valve.hold(self._reason)
+        if self._call is None:  # one call outlasts many short pauses: a busy transport sets no timers
+            self._call = self._clock.callLater(self._limit, self._look)
+
+    def resumeProducing(self) -> None:
+        """The transport has sent everything."""
+        self._full, self._moved = False, True
+        for valve in self._feeding:
+            valve.free(self._reason)
+
+    def stopProducing(self) -> None:
+        """The transport is gone."""
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None
+
+    def _look(self) -> None:
+        self._call = None
+        if self._full:
+            if self._moved:
+                self._moved = False
+                self._call = self._clock.callLater(self._limit, self._look)
+            else:
+                self._stalled()

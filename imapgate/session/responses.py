@@ -1,0 +1,76 @@
+"""A server's lines, made fit for the client: capabilities masked, referrals dropped, tags mapped.
+
+Pure functions from a line to a line.  They see only the lines that a scanner called careful.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from imapgate.model import capability
+
+STATUS = re.compile(rb"(\S+) (OK|NO|BAD|BYE|PREAUTH)\b ?(?:\[([^ \]]+)(?: ([^\]]*))?\])?", re.IGNORECASE)
+"""A line with a status: who (tag or ``*``), the status, and the response code with its argument."""
+
+_ENABLED = re.compile(rb"\* ENABLED(?: .*)? UTF8=ACCEPT\b", re.IGNORECASE)
+_ESEARCH_TAG = re.compile(rb'\* ESEARCH \(TAG (?:"([^"]+)"|([^ )]+))\)', re.IGNORECASE)
+_INPROGRESS = re.compile(rb'\* (?:OK|NO) \[INPROGRESS \("([^"]+)"', re.IGNORECASE)
+_CAPABILITY = re.compile(rb"\* CAPABILITY ([^\r\n]*)", re.IGNORECASE)
+
+
+def keyword(line: bytes) -> bytes:
+    """The first word of an untagged line, in upper case."""
+    return line[2:].split(b" ", 1)[0].rstrip(b"\r\n").upper()
+
+
+def _capability_span(line: bytes) -> tuple[int, int] | None:
+    found = _CAPABILITY.match(line)
+    if found:
+        return found.span(1)
+    status = STATUS.match(line)
+    if status and status[4] is not None and status[3].upper() == b"CAPABILITY":
+        return status.span(4)
+    return None
+
+
+def capabilities(line: bytes) -> bytes | None:
+    """What an untagged CAPABILITY line, or the code of a status line, says; ``None``: it says nothing of them."""
+    span = _capability_span(line)
+    return None if span is None else line[span[0] : span[1]]
+
+
+def masked(line: bytes) -> bytes:
+    """A CAPABILITY line, or a status line with its code, as the client may see it."""
+    span = _capability_span(line)
+    if span is None:
+        return line
+    return line[: span[0]] + capability.after_login(line[span[0] : span[1]]) + line[span[1] :]
+
+
+def without_referral(line: bytes) -> bytes:
+    """A status line without a REFERRAL code, which would lead the client past the gate (THREATS A6)."""
+    status = STATUS.match(line)
+    if status and status[3] is not None and status[3].upper() == b"REFERRAL":
+        return line[: status.end(2)] + line[status.end() :]
+    return line
+
+
+def enables_utf8(line: bytes) -> bool:
+    """Whether this ENABLED line says that UTF8=ACCEPT is on (RFC 6855)."""
+    return _ENABLED.match(line) is not None
+
+
+def with_tag(line: bytes, tags: Mapping[bytes, bytes]) -> bytes:
+    """Map the upstream tag inside an ESEARCH line or an INPROGRESS code to the client's own.
+
+    A tag that is not known is left alone: it means nothing to the client either way.
+    """
+    found = _ESEARCH_TAG.match(line) or _INPROGRESS.match(line)
+    if found is None:
+        return line
+    group = 1 if found[1] is not None else 2
+    tag = tags.get(found[group])
+    if tag is None:
+        return line
+    return line[: found.start(group)] + tag + line[found.end(group) :]

@@ -1,0 +1,5 @@
+"""The dropin: ``twistd imapgate``."""
+
+from twisted.application.service import ServiceMaker
+
+imapgate = ServiceMaker("imapgate", "imapgate.tap", "A pooling IMAP4 proxy and gateway", "imapgate")
