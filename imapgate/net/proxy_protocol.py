@@ -17,14 +17,12 @@ from typing import NamedTuple
 from twisted.internet import interfaces
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.protocol import Protocol
-from twisted.logger import Logger
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
 from zope.interface import alsoProvides, directlyProvides, providedBy
 
 from imapgate.errors import ImapgateError
-
-log = Logger()
+from imapgate.net.log import log
 
 AddressPort = tuple[str, int]
 

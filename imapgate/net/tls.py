@@ -22,14 +22,12 @@ from service_identity.cryptography import verify_certificate_hostname, verify_ce
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.error import VerifyError
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IOpenSSLServerConnectionCreator
-from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from imapgate.errors import ConfigurationError
-
-log = Logger()
+from imapgate.net.log import log
 
 ALPN_NAME = b"imap"
 """The application protocol of RFC 7301's registry that a listener answers to."""

@@ -10,18 +10,44 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Protocol
 
-from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
+from twisted.internet.interfaces import IAddress, IDelayedCall, IPushProducer, IReactorTime
 from zope.interface import implementer
 
 
-class Source(Protocol):
-    """What a valve needs of a transport: IPushProducer's two methods."""
+class Transport(Protocol):
+    """ITransport, ITLSTransport, IPushProducer and IConsumer, as far as the gate uses them."""
+
+    connected: bool
+
+    def write(self, data: bytes) -> None:
+        """Send."""
+
+    def loseConnection(self) -> None:
+        """Close when everything is sent."""
+
+    def abortConnection(self) -> None:
+        """Close at once."""
+
+    def startTLS(self, creator: object) -> None:
+        """Begin TLS."""
 
     def pauseProducing(self) -> None:
         """Stop reading."""
 
     def resumeProducing(self) -> None:
         """Go on reading."""
+
+    def registerProducer(self, producer: object, streaming: bool) -> None:
+        """Name what is to be held while there is too much to send."""
+
+    def unregisterProducer(self) -> None:
+        """Name nothing any more."""
+
+    def getPeer(self) -> IAddress:
+        """The other end."""
+
+    def getHost(self) -> IAddress:
+        """This end."""
 
 
 class Full(Enum):
@@ -36,7 +62,7 @@ class Valve:
 
     __slots__ = ("_reasons", "_source")
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Transport) -> None:
         self._source = source
         self._reasons: tuple[Enum, ...] = ()
 

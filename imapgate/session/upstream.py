@@ -14,6 +14,7 @@ from enum import Enum
 
 from imapgate.errors import UpstreamProtocolError
 from imapgate.limits import Limits
+from imapgate.model import capability
 from imapgate.model.failure import Failure
 from imapgate.model.secret import Secret
 from imapgate.session.effects import Answer, Challenge, Failed, Granted, Login, SendUpstream, Side, StartTLS
@@ -76,6 +77,8 @@ class UpstreamLogin:
         self.stage = Stage.GREETING
         self.greeting = b""
         """The server's first line, without CRLF."""
+        self.offered = b""
+        """The capabilities before the login, on the connection as it then was."""
         self._login = login
         self._starttls = starttls
         self._originating = originating
@@ -215,10 +218,10 @@ class UpstreamLogin:
 
     def _capable(self) -> None:
         """Capabilities are known: say who asks, where upstream wants to know, and log in."""
-        self.link.capabilities = self._said or b""
+        self.offered = self._said or b""
         if self._login is None:
             self._grant()
-        elif self._originating and b"ID" in self._offered():
+        elif self._originating and b"ID" in capability.parse(self.offered):
             fields = [string(text) for pair in self._originating for text in pair]
             spaced = [part for field in fields for part in (b" ", field)][1:]
             pieces = segments((b"ID (", *spaced, b")"))
@@ -228,12 +231,9 @@ class UpstreamLogin:
         else:
             self._authenticate()
 
-    def _offered(self) -> frozenset[bytes]:
-        return frozenset((self._said or b"").upper().split())
-
     def _authenticate(self) -> None:
         """Log in by the best way that upstream offers."""
-        login, offered = self._login, self._offered()
+        login, offered = self._login, capability.parse(self.offered)
         assert login is not None
         self._said = None
         inline = b"SASL-IR" in offered

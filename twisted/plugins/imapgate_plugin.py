@@ -2,4 +2,4 @@
 
 from twisted.application.service import ServiceMaker
 
-imapgate = ServiceMaker("imapgate", "imapgate.tap", "A pooling IMAP4 proxy and gateway", "imapgate")
+imapgate = ServiceMaker("imapgate", "imapgate.tap", "A pooling IMAP4 proxy and gateway", "imapgate")  # type: ignore[no-untyped-call]

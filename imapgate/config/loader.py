@@ -16,9 +16,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from imapgate.configfiles import certificate_faults, folder_faults, pair_faults, weakened
-from imapgate.configtable import NotBuilt, Problems, Table, choice, flag, nearest, of_text, text
-from imapgate.configtypes import (
+from imapgate.config.files import certificate_faults, folder_faults, pair_faults
+from imapgate.config.table import NotBuilt, Problems, Table, choice, flag, nearest, of_text, text
+from imapgate.config.types import (
     Auth,
     CertificatePair,
     ClientEndpoint,
@@ -39,8 +39,6 @@ from imapgate.configtypes import (
 )
 from imapgate.errors import ConfigurationError
 from imapgate.limits import DEFAULTS, KIB, MIB, Limits
-
-__all__ = ["from_options", "load", "parse", "weakened"]
 
 POOLS = "connection pools"
 SHARED = "shared mailboxes"

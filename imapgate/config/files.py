@@ -15,7 +15,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from imapgate.configtypes import CertificatePair, Configuration, Listener, Tls, Upstream
+from imapgate.config.types import CertificatePair, Configuration, Listener, Tls, Upstream
 from imapgate.limits import DEFAULTS, KIB, MIB, Limits
 
 SOON = timedelta(days=30)

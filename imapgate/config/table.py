@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
-from imapgate.configtypes import Unfit
+from imapgate.config.types import Unfit
 
 T = TypeVar("T")
 

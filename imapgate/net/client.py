@@ -1,0 +1,380 @@
+"""The client's connection: its protocol, and the loop that performs what the core wants done.
+
+Effects are performed in order; what an effect causes is queued behind it, never nested.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections import deque
+from collections.abc import Callable, Sequence
+from enum import Enum
+from typing import NamedTuple
+
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.interfaces import (
+    IAddress,
+    IDelayedCall,
+    IHalfCloseableProtocol,
+    IHandshakeListener,
+    IReactorTime,
+    ITCPTransport,
+)
+from twisted.internet.protocol import Protocol
+from twisted.python.failure import Failure as TwistedFailure
+from zope.interface import implementer
+
+from imapgate.auth.penalties import Penalties
+from imapgate.limits import Limits
+from imapgate.model.commands import Table
+from imapgate.model.failure import Failure
+from imapgate.net.attempt import Attempt, Client, Upstream
+from imapgate.net.census import Census
+from imapgate.net.journal import Journal
+from imapgate.net.proxy_protocol import Header
+from imapgate.net.tls import ServerCertificates, describe
+from imapgate.net.upstream import CLOSE_SECONDS, UpstreamProtocol
+from imapgate.net.valve import Full, Sink, Transport, Valve
+from imapgate.session.effects import (
+    Answer,
+    Ask,
+    CancelTimer,
+    Close,
+    Effect,
+    Free,
+    Granted,
+    Hold,
+    LoggedIn,
+    Report,
+    Respond,
+    SendClient,
+    SendUpstream,
+    SetTimer,
+    Side,
+    StartTLS,
+    Timer,
+)
+from imapgate.session.login import Terms
+from imapgate.session.session import ClientSession
+
+
+class Over(Enum):
+    """Why the client is not read from any more."""
+
+    HALF_CLOSED = "half-closed"
+
+
+class Gate(NamedTuple):
+    """What every session of a running gate shares."""
+
+    clock: IReactorTime
+    limits: Limits
+    table: Table
+    upstream: Upstream
+    penalties: Penalties
+    census: Census
+    journal: Journal
+
+
+class Door(NamedTuple):
+    """What a listener grants its clients.
+
+    :ivar certificates: for TLS, if there is any
+    :ivar implicit: TLS begins at once; otherwise by STARTTLS
+    :ivar plaintext: a login without TLS is allowed from anywhere, not only from this machine
+    """
+
+    certificates: ServerCertificates | None
+    implicit: bool
+    plaintext: bool
+
+
+def address_port(end: IAddress) -> tuple[str, int] | None:
+    """An end of a connection; ``None`` for a Unix socket."""
+    return (end.host, end.port) if isinstance(end, IPv4Address | IPv6Address) else None
+
+
+def trustworthy(transport: Transport) -> bool:
+    """Whether nobody can listen between the client and the gate: it is on this machine, or behind a proxy's TLS.
+
+    A balancer's own connection (a PROXY header without an address) says nothing of who is behind it.
+    """
+    header: Header | None = getattr(transport, "proxy_header", None)
+    if header is not None and (header.tls or header.source is None):
+        return header.tls
+    peer = address_port(transport.getPeer())
+    return peer is None or ipaddress.ip_address(peer[0].partition("%")[0]).is_loopback
+
+
+@implementer(IHalfCloseableProtocol, IHandshakeListener)
+class ClientProtocol(Protocol):
+    """One client."""
+
+    transport: Transport  # type: ignore[assignment]
+
+    def __init__(
+        self, gate: Gate, door: Door, address: str | None, session: str, left: Callable[[ClientProtocol], None]
+    ) -> None:
+        self._gate = gate
+        self._door = door
+        self.address = address
+        self.client = Client(None, None, session)
+        self._left = left
+        self.session = ClientSession(gate.limits, gate.table)
+        self.began = gate.clock.seconds()
+        self.octets_in = 0
+        self.octets_out = 0
+        self._secure = False
+        self._counted = False  # in the census, as a user
+        self._valve: Valve | None = None
+        self._sink: Sink | None = None
+        self._upstream_sink: Sink | None = None
+        self._attempt: Attempt | None = None
+        self._upstream: UpstreamProtocol | None = None
+        self._timers: list[tuple[Timer, IDelayedCall]] = []
+        self._closing: IDelayedCall | None = None  # a handshake or a close that must not take for ever
+        self._queue: deque[Effect] | None = None
+
+    # --- what Twisted says ------------------------------------------------------------------------------
+
+    def connectionMade(self) -> None:
+        """Set the socket up; greet, or begin TLS first."""
+        transport, gate = self.transport, self._gate
+        if ITCPTransport.providedBy(transport):
+            transport.setTcpNoDelay(True)
+            transport.setTcpKeepAlive(True)
+        self.client = Client(address_port(transport.getPeer()), address_port(transport.getHost()), self.client.session)
+        self._valve = Valve(transport)
+        self._sink = Sink(Full.CLIENT, (self._valve,), gate.clock, gate.limits.client_stall, self._stalled)
+        transport.registerProducer(self._sink, True)
+        if self._door.implicit:
+            self._start_tls()
+        else:
+            self._connected()
+
+    def handshakeCompleted(self) -> None:
+        """TLS is up."""
+        self._stop_closing()
+        self._secure = True
+        self._connected()
+
+    def dataReceived(self, data: bytes) -> None:
+        """The client sent something."""
+        self.octets_in += len(data)
+        self.perform(self.session.client_received(data))
+
+    def readConnectionLost(self) -> None:
+        """The client has closed its sending side."""
+        if self._valve is not None and Over.HALF_CLOSED not in self._valve.reasons:
+            self._valve.hold(Over.HALF_CLOSED)
+            self.perform(self.session.client_half_closed())
+
+    def writeConnectionLost(self) -> None:
+        """Our own sending side was closed; the rest follows."""
+
+    def connectionLost(self, reason: TwistedFailure) -> None:  # type: ignore[override]
+        """The client is gone."""
+        self._stop_closing()
+        if self._sink is not None:
+            self._sink.stopProducing()
+        self.perform(self.session.client_lost())
+        if self._counted:
+            self._gate.census.log_out(self.client.address, self.session.user)
+        seconds = self._gate.clock.seconds() - self.began
+        self._gate.journal.ended(self.client, self.session, seconds, (self.octets_in, self.octets_out))
+        self._left(self)
+
+    # --- what an upstream connection says ---------------------------------------------------------------
+
+    def upstream_secured(self) -> None:
+        """Upstream never begins TLS once it is granted."""
+
+    def upstream_received(self, data: bytes) -> None:
+        """Upstream sent something."""
+        self.perform(self.session.upstream_received(data))
+
+    def upstream_lost(self, reason: TwistedFailure) -> None:
+        """Upstream is gone."""
+        if self._upstream_sink is not None:
+            self._upstream_sink.stopProducing()
+        self._upstream = None
+        self.perform(self.session.upstream_lost(Failure.LOST))
+
+    # --- performing -------------------------------------------------------------------------------------
+
+    def perform(self, effects: Sequence[Effect]) -> None:
+        """Perform effects in order; those that come up meanwhile stand behind them."""
+        if self._queue is not None:
+            self._queue.extend(effects)
+            return
+        queue = self._queue = deque()
+        try:
+            for effect in effects:
+                _PERFORM[type(effect)](self, effect)
+            while queue:
+                effect = queue.popleft()
+                _PERFORM[type(effect)](self, effect)
+        finally:
+            self._queue = None
+
+    def stop(self, text: bytes) -> None:
+        """End the session from outside."""
+        self.perform(self.session.stop(text))
+
+    def _send_client(self, effect: SendClient) -> None:
+        self.octets_out += len(effect.data)
+        self.transport.write(effect.data)
+
+    def _send_upstream(self, effect: SendUpstream) -> None:
+        if self._upstream is not None:
+            self._upstream.transport.write(effect.data)
+
+    def _do_start_tls(self, effect: StartTLS) -> None:
+        self._start_tls()
+
+    def _hold(self, effect: Hold) -> None:
+        assert self._valve is not None
+        self._valve.hold(effect.reason)
+
+    def _free(self, effect: Free) -> None:
+        assert self._valve is not None
+        self._valve.free(effect.reason)
+
+    def _set_timer(self, effect: SetTimer) -> None:
+        self._forget(effect.timer)
+        call = self._gate.clock.callLater(effect.seconds, self._ticked, effect.timer)
+        self._timers.append((effect.timer, call))
+
+    def _cancel_timer(self, effect: CancelTimer) -> None:
+        self._forget(effect.timer)
+
+    def _forget(self, timer: Timer) -> None:
+        for entry in self._timers:
+            if entry[0] is timer:
+                self._timers.remove(entry)
+                if entry[1].active():
+                    entry[1].cancel()
+                break
+
+    def _ticked(self, timer: Timer) -> None:
+        self._forget(timer)
+        self.perform(self.session.ticked(timer))
+
+    def _ask(self, effect: Ask) -> None:
+        gate = self._gate
+        self._attempt = Attempt(
+            self.client,
+            effect.question,
+            gate.upstream,
+            gate.limits,
+            gate.penalties,
+            gate.census,
+            gate.clock,
+            self._answered,
+        )
+        self._attempt.start()
+
+    def _respond(self, effect: Respond) -> None:
+        if self._attempt is not None:
+            self._attempt.respond(effect.data)
+
+    def _answered(self, answer: Answer) -> None:
+        attempt = self._attempt
+        if isinstance(answer, Granted) and attempt is not None:
+            self._bind(attempt.protocol)
+            self._attempt = None
+            answer = answer._replace(traced=self._gate.journal.wants_trace(attempt.user))
+        self.perform(self.session.answered(answer))
+
+    def _bind(self, upstream: UpstreamProtocol) -> None:
+        """Make the connection this client's own, each side paused while the other is full."""
+        assert self._sink is not None
+        assert self._valve is not None
+        gate = self._gate
+        self._upstream = upstream
+        upstream.owner = self
+        self._sink.feed(upstream.valve)
+        sink = Sink(Full.UPSTREAM, (self._valve,), gate.clock, gate.limits.client_stall, self._upstream_stalled)
+        upstream.transport.registerProducer(sink, True)
+        self._upstream_sink = sink
+
+    def _report(self, effect: Report) -> None:
+        event = effect.event
+        if isinstance(event, LoggedIn):
+            self._counted = bool(event.user)
+        self._gate.journal.report(self.client, event)
+
+    def _close(self, effect: Close) -> None:
+        if effect.side is Side.UPSTREAM:
+            self._close_upstream(effect.abort)
+        else:
+            self._close_client(effect.abort)
+
+    def _close_upstream(self, abort: bool) -> None:
+        attempt, self._attempt = self._attempt, None
+        if attempt is not None:
+            attempt.cancel()
+        upstream, self._upstream = self._upstream, None
+        if upstream is not None:
+            if self._upstream_sink is not None:
+                self._upstream_sink.stopProducing()
+            upstream.close(abort)
+
+    def _close_client(self, abort: bool) -> None:
+        transport = self.transport
+        if not transport.connected:
+            return
+        transport.unregisterProducer()
+        if abort:
+            transport.abortConnection()
+        else:
+            self._stop_closing()
+            self._closing = self._gate.clock.callLater(CLOSE_SECONDS, self._abort)
+            transport.loseConnection()
+
+    # --- the shell's own --------------------------------------------------------------------------------
+
+    def _start_tls(self) -> None:
+        self._closing = self._gate.clock.callLater(self._gate.limits.tls_handshake, self._abort)
+        self.transport.startTLS(self._door.certificates)
+
+    def _connected(self) -> None:
+        door, secure = self._door, self._secure
+        terms = Terms(
+            starttls=door.certificates is not None and not secure,
+            login=secure or door.plaintext or trustworthy(self.transport),
+            relayed=self._gate.upstream.relayed,
+        )
+        self._gate.journal.connected(self.client, describe(self.transport) if secure else None)
+        self.perform(self.session.client_connected(terms))
+
+    def _stalled(self) -> None:
+        self.session.reason = "client stalled"
+        self._abort()
+
+    def _upstream_stalled(self) -> None:
+        self.perform(self.session.upstream_lost(Failure.TIMED_OUT))
+
+    def _abort(self) -> None:
+        self._closing = None
+        self.transport.abortConnection()
+
+    def _stop_closing(self) -> None:
+        if self._closing is not None:
+            self._closing.cancel()
+            self._closing = None
+
+
+_PERFORM: dict[type, Callable[..., None]] = {
+    SendClient: ClientProtocol._send_client,
+    SendUpstream: ClientProtocol._send_upstream,
+    StartTLS: ClientProtocol._do_start_tls,
+    Hold: ClientProtocol._hold,
+    Free: ClientProtocol._free,
+    SetTimer: ClientProtocol._set_timer,
+    CancelTimer: ClientProtocol._cancel_timer,
+    Ask: ClientProtocol._ask,
+    Respond: ClientProtocol._respond,
+    Report: ClientProtocol._report,
+    Close: ClientProtocol._close,
+}

@@ -1,0 +1,120 @@
+"""The operator's log: one line for each session, at its end, and one for each failed login; and the trace.
+
+No secret and no octet of mail comes here.  What a client chose (its user name) is JSON-quoted, so that
+it can forge neither a line nor a field (THREATS A39).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from twisted.internet.interfaces import IReactorTime
+
+from imapgate.net.log import log
+from imapgate.session.effects import Event, LoggedIn, LoginFailed, Side, Traced, Violation
+
+if TYPE_CHECKING:
+    from imapgate.net.attempt import Client
+    from imapgate.session.session import ClientSession
+
+
+def quoted(user: bytes) -> str:
+    """A user name as it stands in the log: a JSON string, ``-`` where SASL hid it."""
+    return json.dumps(user.decode("utf-8", "backslashreplace")) if user else "-"
+
+
+class Trace:
+    """A wire trace of one user: a file that only its owner can read, up to a time.
+
+    :param until: seconds on the reactor's clock.
+    """
+
+    def __init__(self, user: str, file: Path, until: float, clock: IReactorTime) -> None:
+        self._user = user.encode()
+        self._file = file
+        self._until = until
+        self._clock = clock
+        self._open: BinaryIO | None = None
+
+    def wants(self, user: bytes) -> bool:
+        """Whether this user's session is to be traced now."""
+        return user == self._user and self._clock.seconds() < self._until
+
+    def write(self, client: Client, event: Traced) -> None:
+        """Write one line: the time, the session, who spoke, what."""
+        if self._clock.seconds() >= self._until:
+            self.close()
+            return
+        if self._open is None:
+            descriptor = os.open(self._file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+            os.fchmod(descriptor, 0o600)
+            self._open = os.fdopen(descriptor, "ab", buffering=0)
+        moment = datetime.now(UTC).isoformat(timespec="microseconds")
+        speaker = "C" if event.side is Side.CLIENT else "S"
+        text = event.text.decode("ascii", "backslashreplace")
+        self._open.write(f"{moment} {client.session} {speaker}: {text}\n".encode())
+
+    def close(self) -> None:
+        """Close the file; a later line opens it again."""
+        if self._open is not None:
+            self._open.close()
+            self._open = None
+
+
+class Journal:
+    """Writes what happened to the log."""
+
+    def __init__(self, trace: Trace | None = None) -> None:
+        self.trace = trace
+
+    def wants_trace(self, user: bytes) -> bool:
+        """Whether this user's session is to be traced."""
+        return self.trace is not None and self.trace.wants(user)
+
+    def connected(self, client: Client, tls: str | None) -> None:
+        """A client is there, and TLS is up where there is any."""
+        log.debug(
+            "client connected: address={address} tls={tls} session={session}",
+            address=client.address or "unix", tls=json.dumps(tls) if tls else "-", session=client.session,
+        )  # fmt: skip
+
+    def report(self, client: Client, event: Event) -> None:
+        """What the core has to tell."""
+        address = client.address or "unix"
+        if isinstance(event, Traced):
+            if self.trace is not None:
+                self.trace.write(client, event)
+        elif isinstance(event, LoggedIn):
+            log.debug(
+                "logged in: user={user} address={address} mechanism={mechanism} session={session}",
+                user=quoted(event.user), address=address, mechanism=event.mechanism.decode("ascii"),
+                session=client.session,
+            )  # fmt: skip
+        elif isinstance(event, LoginFailed):
+            log.info(
+                "login failed: user={user} address={address} mechanism={mechanism} reason={reason} session={session}",
+                user=quoted(event.user), address=address, mechanism=event.mechanism.decode("ascii"),
+                reason=event.failure.value, session=client.session,
+            )  # fmt: skip
+        else:
+            self._violation(client, address, event)
+
+    def _violation(self, client: Client, address: str, event: Violation) -> None:
+        log.info(
+            "protocol error of the {side}: {text} address={address} session={session}",
+            side=event.side.value, text=event.text, address=address, session=client.session,
+        )  # fmt: skip
+
+    def ended(self, client: Client, session: ClientSession, seconds: float, octets: tuple[int, int]) -> None:
+        """A session is over; ``octets`` came from the client and went to it."""
+        log.info(
+            "session ended: user={user} address={address} reason={reason} seconds={seconds} in={read} out={written} "
+            "commands={commands} session={session}",
+            user=quoted(session.user), address=client.address or "unix", reason=json.dumps(session.reason),
+            seconds=f"{seconds:.1f}", read=octets[0], written=octets[1], commands=session.commands,
+            session=client.session,
+        )  # fmt: skip

@@ -1,0 +1,128 @@
+"""The ready-made files of conf/: configurations, the systemd unit, the fail2ban filter."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import textwrap
+import tomllib
+from dataclasses import fields
+from pathlib import Path
+
+import attrs
+import pytest
+
+from imapgate.config import load, parse
+from imapgate.config.files import weakened
+from imapgate.config.types import CertificatePair, Listener, Trace, Upstream, duration, size
+from imapgate.errors import ConfigurationError
+from imapgate.limits import DEFAULTS, Limits
+from tests.config.configurations import CONF, NOW, make_pair
+
+DOCS = CONF.parent / "docs"
+
+
+@pytest.mark.parametrize("name", ["minimal.toml", "legacy-front.toml"])
+def test_ready_made_configuration(name: str, tmp_path: Path) -> None:
+    """The files of conf/ load as they are, once the certificates that they name are there, and weaken nothing."""
+    shutil.copy(CONF / name, tmp_path)
+    for chain, key in re.findall(r'certificate = "([^"]+)", private_key = "([^"]+)"', (CONF / name).read_text()):
+        pair = make_pair(tmp_path, "made")
+        pair.certificate.rename(tmp_path / chain)
+        pair.private_key.rename(tmp_path / key)
+    configuration = load(tmp_path / name)
+    assert weakened(configuration, now=NOW) == []
+
+
+FAILED = "login failed: user={user} address={address} mechanism=PLAIN reason={reason} session=s1"
+
+
+def banned(line: str) -> str | None:
+    """Return the address that the fail2ban filter finds in a log line, as fail2ban itself would look for it."""
+    text = (CONF / "fail2ban/filter.d/imapgate.conf").read_text()
+    match = re.search(r"^failregex = (.*)$", text, re.MULTILINE)
+    assert match
+    pattern = match[1].replace("<ADDR>", r"(?P<address>[0-9]{1,3}(?:\.[0-9]{1,3}){3}|[0-9a-fA-F:]*:[0-9a-fA-F:.]*)")
+    # fail2ban takes the date out of the line before it looks at the rest.
+    rest = re.sub(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]{8}[+-][0-9]{4}", "", line, count=1)
+    found = re.search(pattern, rest)
+    return found["address"] if found else None
+
+
+PREFIX = "2026-11-24T23:59:59+0000 [imapgate.log#info] "
+JOURNAL = "gate imapgate[4711]: "
+
+
+@pytest.mark.parametrize("prefix", [PREFIX, JOURNAL + PREFIX])
+@pytest.mark.parametrize("address", ["192.0.2.1", "2001:db8::1", "::ffff:192.0.2.1"])
+def test_fail2ban_finds_the_address(prefix: str, address: str) -> None:
+    """The filter finds the address of a failed login, in a file and in the journal."""
+    assert banned(prefix + FAILED.format(user='"alice"', address=address, reason="credentials")) == address
+
+
+@pytest.mark.parametrize(
+    "user",
+    [
+        r'"x\" address=10.0.0.1 mechanism=PLAIN reason=credentials session=s"',
+        '" address=10.0.0.1 mechanism=PLAIN reason=credentials session=s1"',
+        r'"\\"',
+        r'"x\\\" address=10.0.0.1 "',
+        '""',
+        r'"\n2026-11-24T23:59:59+0000 [imapgate.log#info] login failed: user=\"a\" address=10.0.0.1"',
+    ],
+)
+def test_a38_fail2ban_is_not_fooled_by_a_user_name(user: str) -> None:
+    """A38, A39: a user name that looks like an address, escaped as JSON does, bans no one else."""
+    assert banned(PREFIX + FAILED.format(user=user, address="192.0.2.1", reason="credentials")) == "192.0.2.1"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        PREFIX + FAILED.format(user='"a"', address="192.0.2.1", reason="unavailable"),
+        PREFIX + FAILED.format(user='"a"', address="unix", reason="credentials"),
+        PREFIX + 'session ended: user="' + FAILED.format(user='\\"a\\"', address="10.0.0.1", reason="credentials"),
+        "2026-11-24T23:59:59+0000 [other#info] " + FAILED.format(user='"a"', address="10.0.0.1", reason="credentials"),
+        PREFIX + FAILED.format(user='"a"', address="10.0.0.1", reason="credentials") + ' address=192.0.2.9"',
+    ],
+)
+def test_fail2ban_leaves_other_lines_alone(line: str) -> None:
+    """An upstream that is down bans no one, and neither does a line that only quotes a failed login."""
+    assert banned(line) is None
+
+
+def test_service_unit() -> None:
+    """The unit starts twistd in the foreground as a user of its own, and reloads by SIGHUP."""
+    lines = (CONF / "imapgate.service").read_text().splitlines()
+    assert "Type=simple" in lines
+    assert "User=imapgate" in lines
+    assert "ExecReload=/bin/kill -HUP $MAINPID" in lines
+    starts = [line for line in lines if line.startswith("ExecStart=")]
+    assert len(starts) == 1
+    assert starts[0].endswith("twistd -n --pidfile= imapgate --config /etc/imapgate/imapgate.toml")
+
+
+def test_every_key_is_documented_with_its_default() -> None:
+    """The reference page names every key, and gives each limit the default that it has."""
+    page = (DOCS / "configuration.rst").read_text()
+    for table in (Listener, Upstream, Trace, CertificatePair):
+        for field in attrs.fields(table):
+            assert field.name == "name" or f"``{field.name}``" in page, field.name
+    rows = dict(re.findall(r'^   \* - ``(\w+)``\n     - ``"?([^`"]+)"?``$', page, re.MULTILINE))
+    assert rows.keys() == {limit.name for limit in fields(Limits)} - {"failed_login_delays"}
+    for name, written in rows.items():
+        default = getattr(DEFAULTS, name)
+        read = duration(written) if isinstance(default, float) else size(written, 0, 2**32)
+        assert read == default, name
+
+
+def test_the_examples_of_the_documentation_are_toml() -> None:
+    """Each TOML example of the reference page can be read, and holds only keys that exist."""
+    page = (DOCS / "configuration.rst").read_text()
+    examples = re.findall(r"^( *)\.\. code-block:: toml\n\n((?:\1   .*\n|\n)+)", page, re.MULTILINE)
+    assert len(examples) == 6
+    for _, example in examples:
+        with pytest.raises(ConfigurationError) as caught:  # each is only a part, and names files that are not there
+            parse(tomllib.loads(textwrap.dedent(example)), "x", CONF)
+        faults = [problem for problem in caught.value.problems if not problem.startswith("x: no [")]
+        assert all("cannot be read" in fault for fault in faults), faults
