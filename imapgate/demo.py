@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import socket
+import subprocess
 import sys
-from typing import Any
+import time
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
-from twisted.internet.protocol import ProcessProtocol, Protocol
-from twisted.internet.task import deferLater
-from twisted.python.failure import Failure
 
 from imapgate.errors import ConfigurationError
-from imapgate.net.log import log
 
 LISTEN = "tcp:1143:interface=127.0.0.1"
 START_SECONDS = 20.0
+STOP_SECONDS = 5.0
 _PYMAP = "from pymap.main import main; main()"
 
 WELCOME = """
@@ -38,67 +33,49 @@ def _free_port() -> int:
         return port
 
 
-class _Pymap(ProcessProtocol):
-    """The embedded server's process; its chatter goes to the log at debug level."""
-
-    def __init__(self) -> None:
-        self.ended: Deferred[None] = Deferred()
-
-    def errReceived(self, data: bytes) -> None:
-        log.debug("pymap: {text}", text=data.decode("utf-8", "replace").rstrip())
-
-    outReceived = errReceived
-
-    def processEnded(self, reason: Failure) -> None:
-        self.ended.callback(None)
+def _answers(port: int) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=1):
+            return True
+    except OSError:
+        return False
 
 
 class DemoService(Service):
-    """Runs the embedded mailbox.
+    """Runs the embedded mailbox: it is there as soon as this object is, before the reactor runs.
 
     :ivar upstream: the endpoint at which the gate finds it
+    :raise ConfigurationError: it is not installed, or does not start.
     """
 
     name = "imapgate demo"
 
-    def __init__(self, reactor: Any) -> None:
+    def __init__(self) -> None:
         if importlib.util.find_spec("pymap") is None:
             raise ConfigurationError(["--demo needs pymap, the embedded mailbox: pip install 'imapgate[demo]'"])
-        self._reactor = reactor
-        self._port = _free_port()
-        self._pymap = _Pymap()
-        self.upstream = f"tcp:127.0.0.1:{self._port}"
+        port = _free_port()
+        words = [sys.executable, "-c", _PYMAP, "--host", "127.0.0.1", "--port", str(port), "--no-tls"]
+        words += ["dict", "--demo-data", "--demo-user", "demo", "--demo-password", "demo"]
+        self._process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        deadline = time.monotonic() + START_SECONDS
+        while not _answers(port):
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self._process.kill()
+                raise ConfigurationError(["--demo: the embedded mailbox does not start; what it said stands above"])
+            time.sleep(0.05)
+        self.upstream = f"tcp:127.0.0.1:{port}"
 
     def startService(self) -> None:
-        """Start the mailbox, and say how to connect when it is there."""
+        """Say how to connect."""
         super().startService()
-        words = [sys.executable, "-c", _PYMAP, "--host", "127.0.0.1", "--port", str(self._port), "--no-tls"]
-        words += ["dict", "--demo-data", "--demo-user", "demo", "--demo-password", "demo"]
-        self._process = self._reactor.spawnProcess(self._pymap, sys.executable, words, env=os.environ)
-        Deferred.fromCoroutine(self._welcome()).addErrback(lambda reason: log.failure("the demo does not run", reason))
+        print(WELCOME, file=sys.__stdout__, flush=True)
 
-    async def _welcome(self) -> None:
-        reactor = self._reactor
-        deadline = reactor.seconds() + START_SECONDS
-        while self.running and not self._pymap.ended.called:
-            try:
-                found = await connectProtocol(TCP4ClientEndpoint(reactor, "127.0.0.1", self._port), Protocol())
-            except Exception:
-                if reactor.seconds() > deadline:
-                    log.error(
-                        "the embedded mailbox does not start; twistd's log says more with --logger at debug level"
-                    )
-                    return
-                await deferLater(reactor, 0.05)
-            else:
-                found.transport.loseConnection()
-                print(WELCOME, flush=True)
-                return
-
-    def stopService(self) -> Deferred[None] | None:
+    def stopService(self) -> None:
         """End the mailbox."""
         super().stopService()
-        if self._pymap.ended.called:
-            return None
-        self._process.signalProcess("TERM")
-        return self._pymap.ended
+        self._process.terminate()
+        try:
+            self._process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()

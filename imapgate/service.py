@@ -32,9 +32,12 @@ from imapgate.net.log import log
 from imapgate.net.proxy_protocol import TrustedProxies
 from imapgate.net.tls import ServerCertificates, client_creator
 from imapgate.net.upstream import Door
+from imapgate.session.effects import Failed
 
 PROXY_SECONDS = 10.0
 STOP_SECONDS = 2.0
+BACKLOG = 4096
+"""Connections that wait to be accepted; a short queue loses handshakes when many clients come at once."""
 PROBE_SECONDS = 60.0
 _OTHER_FILES = 64
 """Descriptors that are not clients' or upstreams'."""
@@ -108,6 +111,7 @@ class GateService(Service):
             Journal(self._trace),
         )
         self._listeners = [(listener, self._factory(listener)) for listener in configuration.listeners]
+        self._unusable: dict[str, str] = {}  # what the last probe could not use, and why
         self._probing = LoopingCall(self._probe)
         self._probing.clock = reactor
 
@@ -164,14 +168,22 @@ class GateService(Service):
 
     async def _probe(self) -> None:
         """See which mechanisms upstream offers, without logging in; those may be relayed."""
-        for door, core, outcome in await probe(self._upstream, self._limits, self._gate.clock):
-            if not core.offered:
+        unusable = {
+            door.name: outcome.failure.value
+            for door, core, outcome in await probe(self._upstream, self._limits, self._gate.clock)
+            if isinstance(outcome, Failed)
+        }
+        for door, reason in unusable.items():
+            if self._unusable.get(door) != reason:
                 log.warn(
-                    "upstream {name}: {door} cannot be used: {outcome}",
+                    "upstream {name}: {door} cannot be used: {reason}",
                     name=self._upstream.name,
-                    door=door.name,
-                    outcome=outcome,
+                    door=door,
+                    reason=reason,
                 )
+        for door in self._unusable.keys() - unusable.keys():
+            log.info("upstream {name}: {door} can be used again", name=self._upstream.name, door=door)
+        self._unusable = unusable
 
     def reload(self) -> None:
         """Read certificates and keys again; a bad file changes nothing (SIGHUP)."""

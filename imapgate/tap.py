@@ -65,10 +65,10 @@ def makeService(options: Options) -> IService:
     from twisted.internet import reactor
 
     together = MultiService()
+    demo = None
     try:
         if options["demo"]:
-            demo = DemoService(reactor)
-            demo.setServiceParent(together)
+            demo = DemoService()
             configuration = from_options(demo.upstream, LISTEN)
         else:
             configuration = options.configuration()
@@ -77,6 +77,8 @@ def makeService(options: Options) -> IService:
         if refused:
             raise ConfigurationError([refused])
         GateService(reactor, configuration).setServiceParent(together)
+        if demo is not None:
+            demo.setServiceParent(together)
     except ConfigurationError as error:
         raise SystemExit("\n".join(f"imapgate: {problem}" for problem in error.problems)) from None
     return together
