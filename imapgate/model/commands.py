@@ -106,7 +106,7 @@ def fault(rule: Rule, tokens: Sequence[Token]) -> str | None:
             return f"{rule.verb.decode()}: expected {KINDS[kind]}"
         if tokens[position].kind == OPEN:
             depth = 1
-            while depth:
+            while depth and position + 1 < end:  # a message literal may stand inside a list
                 position += 1
                 depth += (tokens[position].kind == OPEN) - (tokens[position].kind == CLOSE)
         position += 1
@@ -168,7 +168,7 @@ _ROWS = (
     _row("SORT", _SELECTED, "any any any ...", slow=True),
     _row("THREAD", _SELECTED, "any any any ...", slow=True),
     _row("FETCH", _SELECTED, "sequence any ...", slow=True),
-    _row("STORE", _SELECTED, "sequence any ..."),
+    _row("STORE", _SELECTED, "sequence any any ..."),
     _row("COPY", _SELECTED, "sequence mailbox", slow=True),
     _row("MOVE", _SELECTED, "sequence mailbox", slow=True),
     _row("REPLACE", _SELECTED, "sequence mailbox any ...", slow=True, message_after=2),
@@ -177,7 +177,7 @@ _ROWS = (
     _row("UID SORT", _SELECTED, "any any any ...", slow=True),
     _row("UID THREAD", _SELECTED, "any any any ...", slow=True),
     _row("UID FETCH", _SELECTED, "sequence any ...", slow=True),
-    _row("UID STORE", _SELECTED, "sequence any ..."),
+    _row("UID STORE", _SELECTED, "sequence any any ..."),
     _row("UID COPY", _SELECTED, "sequence mailbox", slow=True),
     _row("UID MOVE", _SELECTED, "sequence mailbox", slow=True),
     _row("UID REPLACE", _SELECTED, "sequence mailbox any ...", slow=True, message_after=2),

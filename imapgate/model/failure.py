@@ -11,6 +11,7 @@ class Failure(Enum):
     REFUSED = "refused"
     """Every endpoint refused the connection, or its name could not be found."""
     TIMED_OUT = "timed-out"
+    """No endpoint could be connected, or had greeted, or answered a step of the login in time."""
     TLS = "tls"
     """The handshake or the verification of the certificate failed (THREATS A7)."""
     TLS_MISSING = "tls-missing"

@@ -210,6 +210,7 @@ class Intake:
         tag, verb = found[1], found[2].upper()
         rule = self._commands.get(verb)
         if rule is None:
+            self._refuse_foreign(line)
             return self._refuse(line, Refused(tag, b"BAD", "Unknown command " + verb[:32].decode("ascii")))
         if self.authenticated:
             nesting = self._limits.nesting_after_login
@@ -225,10 +226,14 @@ class Intake:
         self._size = 0
         return self._text(tag, rule, text)
 
+    def _refuse_foreign(self, line: bytes) -> None:
+        """End a conversation that began in another protocol (THREATS A9), echoing nothing."""
+        if not self.authenticated and _FOREIGN.match(line):
+            raise ClientProtocolError("", fatal=True)
+
     def _no_command(self, line: bytes) -> Event | None:
         """Refuse a line without a verb, and with a tag only where that is one (THREATS A21)."""
-        if not self.authenticated and _FOREIGN.match(line):
-            raise ClientProtocolError("", fatal=True)  # another protocol (THREATS A9): echo nothing
+        self._refuse_foreign(line)
         found = _TAG.match(line)
         if found is None or len(found[1]) > self._limits.tag:
             return self._refuse(line, Refused(b"*", b"BAD", "Expected a tag, a space and a command"))

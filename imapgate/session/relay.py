@@ -38,7 +38,7 @@ from imapgate.session.states import (
     SendingEvent,
 )
 from imapgate.session.upstream import Link
-from imapgate.wire.writer import Literal, Part, segments
+from imapgate.wire.writer import Literal, Part, segments, string
 
 
 class Flight(NamedTuple):
@@ -62,8 +62,8 @@ class Relay:
     """One client's commands on one upstream connection."""
 
     __slots__ = (
-        "_contexts", "_done", "_flights", "_head", "_head_tag", "_intake", "_leaving", "_limits", "_link", "_message",
-        "_out", "_queue", "_segments", "_traced", "bad", "connection", "finished", "heard",
+        "_contexts", "_deferred", "_done", "_flights", "_head", "_head_tag", "_intake", "_leaving", "_limits", "_link",
+        "_message", "_out", "_queue", "_segments", "_traced", "bad", "connection", "finished", "heard",
     )  # fmt: skip
 
     def __init__(self, out: Outbox, intake: Intake, limits: Limits, link: Link, traced: bool = False) -> None:
@@ -80,6 +80,7 @@ class Relay:
         self._segments: list[bytes] = []  # of the head's command, to be sent at its next "+"
         self._message: takes.MessageBegins | None = None  # whose literal follows the segments
         self._done = False  # DONE came before the "+" of IDLE
+        self._deferred: list[bytes] = []  # the gate's own lines, while a response is in the middle of a line
         self._leaving: bytes | None = None  # tag of LOGOUT
         self.connection = Connection.AUTHENTICATED
         self.bad = 0
@@ -93,8 +94,8 @@ class Relay:
 
     @property
     def busy(self) -> bool:
-        """Whether the client is owed an answer (while it idles, it is not)."""
-        return not self.idling and bool(self._flights or self._queue)
+        """Whether the client is owed an answer (that of IDLE is not owed while it idles)."""
+        return len(self._flights) + len(self._queue) + len(self._deferred) > self.idling
 
     @property
     def leaving(self) -> bool:
@@ -128,8 +129,9 @@ class Relay:
             return Reason.LOGOUT
         if self._intake.sending is Sending.MESSAGE_ASKED or self._done:
             return Reason.CONTINUATION
-        if len(self._flights) + len(self._queue) >= self._limits.pipelined_commands:
-            return Reason.PIPELINE
+        if len(self._flights) + len(self._queue) + len(self._deferred) >= self._limits.pipelined_commands:
+            # what belongs to the command at the head must go on, or that command would never end
+            return None if self._head is Head.FLOWING or self.idling else Reason.PIPELINE
         return None
 
     def take(self, event: takes.Event) -> None:
@@ -143,18 +145,30 @@ class Relay:
         else:
             own(self, event.command)
 
+    def _say(self, data: bytes) -> None:
+        """Write lines of the gate's own: between two lines of upstream's, never inside one or its literal."""
+        if self._deferred or self.mid_response:
+            self._deferred.append(data)
+        else:
+            self._out.client(data)
+
     def _take_prompt(self, event: takes.Prompt) -> None:
-        self._out.client(PROMPT)
+        self._say(PROMPT)
 
     def _take_refused(self, event: takes.Refused) -> None:
         self.bad += 1
-        self._out.client(b"%b %b %b\r\n" % (event.tag, event.completion, event.text.encode()))
+        self._say(b"%b %b %b\r\n" % (event.tag, event.completion, event.text.encode()))
 
     def _take_message(self, event: takes.MessageBegins) -> None:
-        if self._head is Head.FLOWING:  # the next message of one command
-            self._ask_message(event, (), HeadEvent.ASKED)
-        else:
+        if self._head is not Head.FLOWING:
             self._submit(event)
+        elif self._head_tag in self._flights:  # the next message of one command
+            self._ask_message(event, (), HeadEvent.ASKED)
+        else:  # it was answered while a message of it was on the way: end its line, ask for nothing more
+            self._intake.refused()
+            self._out.upstream(b"\r\n")
+            self._moved(HeadEvent.WRITTEN)
+            self._drain()
 
     def _take_data(self, event: takes.MessageData) -> None:
         self._out.upstream(event.data)
@@ -177,12 +191,12 @@ class Relay:
     # --- what the gate answers itself -------------------------------------------------------------------
 
     def _do_capability(self, command: Command) -> None:
-        self._out.client(b"* CAPABILITY %b\r\n" % capability.after_login(self._link.capabilities))
-        self._out.client(b"%b OK Capabilities listed\r\n" % command.tag)
+        self._say(b"* CAPABILITY %b\r\n" % capability.after_login(self._link.capabilities))
+        self._say(b"%b OK Capabilities listed\r\n" % command.tag)
 
     def _do_id(self, command: Command) -> None:
-        self._out.client(SELF)
-        self._out.client(b"%b OK Nice to meet you\r\n" % command.tag)
+        self._say(SELF)
+        self._say(b"%b OK Nice to meet you\r\n" % command.tag)
 
     def _do_enable(self, command: Command) -> None:
         """Pass on what may be enabled through the gate, and only that (RFC 5161)."""
@@ -191,7 +205,7 @@ class Relay:
         if names:
             self._submit(command._replace(parts=(b" " + b" ".join(names),)))
         else:
-            self._out.client(b"* ENABLED\r\n%b OK Nothing enabled\r\n" % command.tag)
+            self._say(b"* ENABLED\r\n%b OK Nothing enabled\r\n" % command.tag)
 
     def _do_idle(self, command: Command) -> None:
         if b"IDLE" not in capability.parse(self._link.capabilities):
@@ -203,16 +217,17 @@ class Relay:
     def _do_cancelupdate(self, command: Command) -> None:
         """Name the searches to be cancelled by the tags that upstream knows (RFC 5267 §4.3)."""
         tags = {tag: upstream for upstream, tag in self._contexts.items()}
-        names = [b'"%b"' % tags.get(tag, tag) for tag in arguments(command.tokens) if b'"' not in tag]
-        self._submit(command._replace(parts=(b" " + b" ".join(names),)))
+        parts = [part for tag in arguments(command.tokens) for part in (b" ", string(tags.get(tag, tag)))]
+        self._submit(command._replace(parts=tuple(parts)))
 
     def _do_logout(self, command: Command) -> None:
         self._leaving = command.tag
         self._leave_if_quiet()
 
     def _leave_if_quiet(self) -> None:
-        if self._leaving is not None and not self._flights and not self._queue and self._head is Head.FREE:
-            self._out.client(LEAVE % self._leaving)
+        quiet = not (self._flights or self._queue or self.mid_response) and self._head is Head.FREE
+        if self._leaving is not None and quiet:
+            self._say(LEAVE % self._leaving)
             self._out.upstream(b"%b LOGOUT\r\n" % self._link.next_tag())
             self.finished = True
 
@@ -268,7 +283,9 @@ class Relay:
     def _note_context(self, tag: bytes, command: Command) -> None:
         """Remember the tag of a search whose results go on coming after its completion."""
         words = [token.value.upper() for token in command.tokens[:16]]
-        if words[:1] == [b"RETURN"] and b"UPDATE" in words and len(self._contexts) < _CONTEXTS:
+        if words[:1] == [b"RETURN"] and b"UPDATE" in words:
+            if len(self._contexts) == _CONTEXTS:
+                del self._contexts[next(iter(self._contexts))]
             self._contexts[tag] = command.tag
 
     # --- upstream's side: reading -----------------------------------------------------------------------
@@ -285,6 +302,8 @@ class Relay:
         """Take what a scanner made of what upstream sent."""
         say = self._out.client
         for careful, piece in pieces:
+            if careful and self._deferred:
+                self._say_deferred()
             if self._traced:
                 self._trace(Side.UPSTREAM, piece.rstrip(b"\r\n") if careful else b"... %d octets of data" % len(piece))
             if not careful:
@@ -296,7 +315,15 @@ class Relay:
             else:
                 self._completed(piece)
             if self.finished:
-                break
+                return
+        if not self.mid_response:
+            if self._deferred:
+                self._say_deferred()
+            self._leave_if_quiet()
+
+    def _say_deferred(self) -> None:
+        self._out.client(b"".join(self._deferred))
+        self._deferred = []
 
     def _untagged(self, line: bytes) -> None:
         word = keyword(line)
@@ -354,7 +381,7 @@ class Relay:
     def _completed(self, line: bytes) -> None:
         status = STATUS.match(line)
         flight = self._flights.pop(status[1], None) if status else None
-        if status is None or flight is None or len(status[2]) > 3:
+        if status is None or flight is None or status[2].upper() in (b"BYE", b"PREAUTH"):
             raise UpstreamProtocolError("a completion for no command")  # THREATS A22
         tag = status[1]
         if status[3] is not None:
@@ -376,9 +403,11 @@ class Relay:
         if self._head is Head.ASKED and self._message is not None:
             self._message = None
             self._intake.refused()
-        elif self._head in (Head.IDLE_ASKED, Head.IDLING) and not self._done:
+        elif self._head is Head.IDLE_ASKED and self._done:  # refused, and the client has said DONE already
+            self._done = False
+        elif self._head in (Head.IDLE_ASKED, Head.IDLING):
             self._intake.moved(SendingEvent.DIALOGUE_ENDED)
-        self._segments, self._done = [], False
+        self._segments = []
         self._moved(HeadEvent.COMPLETED)
 
     # --- trace ------------------------------------------------------------------------------------------

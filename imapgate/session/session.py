@@ -90,6 +90,8 @@ class ClientSession:
 
         After STARTTLS nothing is left of what was known before it (RFC 3501 §6.2.1).
         """
+        if self._ended:  # while the handshake ran
+            return self._out.take()
         fresh = self._state is Connection.CONNECTING
         self._state = CONNECTION[self._state, ConnectionEvent.CONNECTED]
         if not fresh:
@@ -119,7 +121,7 @@ class ClientSession:
     def client_lost(self) -> list[Effect]:
         """The connection to the client is gone."""
         if not self._ended:
-            self._end("client closed", said=b"", abort=False)
+            self._end("client closed")
         return self._out.take()
 
     def upstream_received(self, data: bytes) -> list[Effect]:
@@ -165,7 +167,7 @@ class ClientSession:
     def stop(self, text: bytes) -> list[Effect]:
         """The gate is going down, or the operator ends this session."""
         if not self._ended:
-            self._end("stopped", said=_BYE % text, abort=self._mid_response)
+            self._end("stopped", said=_BYE % text)
         return self._out.take()
 
     # --- going on ---------------------------------------------------------------------------------------
@@ -180,7 +182,7 @@ class ClientSession:
                 event = self._intake.next()
                 if event is None:
                     if self._half_closed and not part.busy:  # nothing more will come, nothing is owed
-                        self._end("client closed", said=b"", abort=False)
+                        self._end("client closed")
                     break
                 if type(event) is Complete:
                     self.commands += 1
@@ -196,13 +198,15 @@ class ClientSession:
         if self._ended or part is None:
             return
         if part.finished:
-            self._end("logout" if part.leaving else "upstream BYE", said=b"", abort=False)
+            self._end("logout" if part.leaving else "upstream BYE")
         elif part.bad >= (limits.bad_commands_after_login if self._relay else limits.bad_commands_before_login):
-            self._end("too many bad commands", said=_BYE % b"Too many bad commands", abort=False)
+            self._end("too many bad commands", said=_BYE % b"Too many bad commands")
 
     def _hold(self) -> None:
         part = self._relay or self._login
-        reason = None if self._ended or part is None else part.waiting
+        if self._ended or part is None:
+            return
+        reason = part.waiting
         if reason is not self._held:
             if self._held is not None:
                 self._out.effect(Free(Side.CLIENT, self._held))
@@ -229,16 +233,16 @@ class ClientSession:
     # --- timers -----------------------------------------------------------------------------------------
 
     def _login_late(self) -> None:
-        self._end("login timed out", said=_BYE % b"Too long without a login", abort=False)
+        self._end("login timed out", said=_BYE % b"Too long without a login")
 
     def _half_close_late(self) -> None:
-        self._end("client closed", said=b"", abort=True)
+        self._end("client closed", abort=True)
 
     def _look_at_client(self) -> None:
-        self._silence = 0 if self._spoke or (self._relay and self._relay.busy) else self._silence + 1
+        self._silence = 0 if self._spoke or (self._relay and self._relay.awaits_upstream) else self._silence + 1
         self._spoke = False
         if self._silence >= LOOKS:
-            self._end("idle", said=_BYE % b"Too long without a command", abort=False)
+            self._end("idle", said=_BYE % b"Too long without a command")
         else:
             self._out.effect(SetTimer(Timer.IDLE, self._limits.client_idle / LOOKS))
 
@@ -258,26 +262,28 @@ class ClientSession:
     def _client_broke(self, error: ClientProtocolError) -> None:
         text = error.text.encode()
         self._out.effect(Report(Violation(Side.CLIENT, error.text or "another protocol")))
-        self._end("client protocol error", said=b"* BAD %b\r\n* BYE Closing\r\n" % text if text else b"", abort=False)
+        self._end("client protocol error", said=b"* BAD %b\r\n* BYE Closing\r\n" % text if text else b"")
 
     def _upstream_broke(self, error: UpstreamProtocolError) -> None:
         self._out.effect(Report(Violation(Side.UPSTREAM, str(error))))
         self._lose_upstream(Failure.PROTOCOL)
 
     def _lose_upstream(self, failure: Failure) -> None:
-        self._end(f"upstream {failure.value}", said=LOST_SESSION[failure], abort=self._mid_response)
+        self._end(f"upstream {failure.value}", said=LOST_SESSION[failure])
 
     @property
     def _mid_response(self) -> bool:
         return self._relay is not None and self._relay.mid_response
 
-    def _end(self, reason: str, *, said: bytes, abort: bool) -> None:
-        """End the session: the last line, unless the client would take it for part of a response."""
+    def _end(self, reason: str, *, said: bytes = b"", abort: bool = False) -> None:
+        """End the session: the last line, or a cut where the client would take it for part of a response."""
         self._state = CONNECTION[self.state, ConnectionEvent.ENDED]
         self._ended = True
         self.reason = reason
         self._intake.moved(SendingEvent.STOPPED)
-        if said and not abort:
+        if said and self._mid_response:
+            abort = True
+        elif said:
             self._out.client(said)
         for timer in Timer:
             self._out.effect(CancelTimer(timer))

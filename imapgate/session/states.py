@@ -49,7 +49,6 @@ CONNECTION: dict[tuple[Connection, ConnectionEvent], Connection] = {
     (Connection.SELECTED, ConnectionEvent.SELECT_FAILED): Connection.AUTHENTICATED,
     (Connection.SELECTED, ConnectionEvent.DESELECTED): Connection.AUTHENTICATED,
     (Connection.SELECTED, ConnectionEvent.ENDED): Connection.LOGOUT,
-    (Connection.LOGOUT, ConnectionEvent.ENDED): Connection.LOGOUT,
 }
 
 

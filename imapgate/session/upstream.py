@@ -100,6 +100,7 @@ class UpstreamLogin:
 
     def received(self, data: bytes) -> list[Step]:
         """Take what the server sent."""
+        over = self.stage is Stage.OVER
         try:
             for careful, piece in self.link.scanner.feed(data):
                 if self.stage is Stage.OVER:
@@ -114,7 +115,9 @@ class UpstreamLogin:
                 self._steps.append(StartTLS(Side.UPSTREAM))
         except UpstreamProtocolError:
             self._steps.clear()
-            self._fail(Failure.PROTOCOL)
+            self.stage = Stage.OVER
+            if not over:  # also where a login was granted in this very chunk
+                self._steps.append(Failed(Failure.PROTOCOL))
         return self._taken()
 
     def respond(self, data: Secret) -> list[Step]:

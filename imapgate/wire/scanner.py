@@ -16,7 +16,7 @@ _STOP = re.compile(rb"\n(?:(?<=\}\r\n)|(?<!\r\n)|(?!\* [0-9]))")
 _DATA = re.compile(rb"\* [0-9]")
 _ANNOUNCEMENT = re.compile(rb"~?\{([0-9]{1,19})\}\r\n\Z")
 _NO_LITERAL = re.compile(rb"\* (?:(?:OK|NO|BAD|BYE|PREAUTH)\b|[0-9]+ (?!FETCH))|[^*]", re.IGNORECASE)
-_WHOLE = re.compile(rb"\* (?:OK|NO|BAD|BYE|PREAUTH|CAPABILITY|ENABLED)\b|[^*]", re.IGNORECASE)
+_WHOLE = re.compile(rb"\* (?:(?:OK|NO|BAD|BYE|PREAUTH|CAPABILITY|ENABLED)\b|[0-9]+ (?!FETCH))|[^*]", re.IGNORECASE)
 """Lines that are only understood whole; any other may be passed on in parts when it is long."""
 
 _FLOW = 64 * 1024
@@ -55,13 +55,13 @@ class CommandScanner:
         newline = data.find(b"\n", max(position, self._searched))
         if newline < 0:
             self._searched = len(data)
-            if len(data) - position > most:
+            if len(data) - position > most + 1:  # the last one may be its CR
                 raise ClientProtocolError(f"Command line of more than {most} octets", fatal=True)
             if position:
                 self._data, self._position, self._searched = data[position:], 0, len(data) - position
             return None
         end = newline - 1
-        if data.find(b"\r", position, newline) != end or data.find(b"\0", position, end) >= 0:
+        if end < position or data.find(b"\r", position, newline) != end or data.find(b"\0", position, end) >= 0:
             raise ClientProtocolError("Bare CR, LF or NUL outside a literal; lines end in CRLF", fatal=True)
         if end - position > most:
             raise ClientProtocolError(f"Command line of more than {most} octets", fatal=True)
@@ -123,6 +123,8 @@ class ResponseScanner:
                 taken = min(self._literal, end - position)
                 self._literal -= taken
                 position += taken
+                if data.startswith(b"\n", position):  # whatever the literal ended in
+                    raise UpstreamProtocolError("a line ended in a bare LF")
                 continue
             if self._inside or _DATA.match(data, position):
                 found = _STOP.search(data, max(position, self._searched))
@@ -149,6 +151,8 @@ class ResponseScanner:
                 start = position = head
                 break
             self._check_end(data, position, stop)
+            if stop - position > self._line_most and _WHOLE.match(data, position):
+                raise self._too_long()
             yield True, data[position:stop]
             start = position = stop
         if position > start:
@@ -176,7 +180,10 @@ class ResponseScanner:
             self._inside = True
             begin = len(data) - _TAIL
         elif length > self._line_most:
-            raise UpstreamProtocolError(f"a line of more than {self._line_most} octets")
+            raise self._too_long()
         self._held = data[begin:]
         self._searched = len(self._held)
         return begin
+
+    def _too_long(self) -> UpstreamProtocolError:
+        return UpstreamProtocolError(f"a line of more than {self._line_most} octets")

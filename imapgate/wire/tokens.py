@@ -45,8 +45,11 @@ _GRAMMAR = (
 _TOKEN = re.compile(_GRAMMAR)
 _TOKEN_UTF8 = re.compile(_GRAMMAR.replace(rb"\]-~]|", rb"\]-~\x80-\xff]|"))
 _ATOM, _QUOTED, _OPEN, _CLOSE, _LITERAL = 2, 3, 4, 5, 8  # the groups that were matched last
+_SECTION = re.compile(rb"(?:BODY|BINARY)(?:\.[A-Z]+)?\[[^\]]*\Z", re.IGNORECASE)
+"""An atom that a list of header names follows, before its closing bracket (RFC 3501 §9, section)."""
 _ESCAPE = re.compile(rb'\\(["\\])')
 
+_BRACKET = b"]"[0]
 _OPEN_TOKEN = Token(OPEN, b"(")
 _CLOSE_TOKEN = Token(CLOSE, b")")
 
@@ -58,7 +61,7 @@ class Tokens:
     :ivar depth: how many lists are open
     """
 
-    __slots__ = ("_first", "_nesting", "_pattern", "depth", "items")
+    __slots__ = ("_first", "_nesting", "_pattern", "_section", "depth", "items")
 
     def __init__(self, nesting: int, utf8: bool = False) -> None:
         self.items: list[Token] = []
@@ -66,6 +69,7 @@ class Tokens:
         self._nesting = nesting
         self._pattern = _TOKEN_UTF8 if utf8 else _TOKEN
         self._first = True
+        self._section = 0  # the depth of the list inside a section, while there is one
 
     def feed(self, text: bytes) -> Announcement | None:
         """Take the next line of the command, without its CRLF.
@@ -75,40 +79,55 @@ class Tokens:
         """
         position, end = 0, len(text)
         items, match = self.items, self._pattern.match
-        # A space stands before every token but the first, the first of a list, and ")".
-        bare, closed, self._first = self._first, False, False
+        # A space stands before every token but the first, the first of a list, ")", and the end of a section.
+        bare, ending, self._first = self._first, False, False
         while position < end:
             found = match(text, position)
             if found is None:
                 raise TokenError(f"unexpected character at octet {position + 1} of the arguments")
             group, position, spaced = found.lastindex, found.end(), found.end(1) > position
-            if group == _CLOSE:
+            if ending:
+                if spaced or group != _ATOM or found[2][0] != _BRACKET:
+                    raise TokenError(f'expected "]" at octet {found.start() + 1} of the arguments')
+            elif group == _CLOSE:
                 if spaced or not self.depth:
                     raise TokenError(f'unexpected ")" at octet {position} of the arguments')
+                if self.depth == self._section:
+                    self._section, ending = 0, True
                 self.depth -= 1
                 items.append(_CLOSE_TOKEN)
-                bare, closed = False, True
+                bare = False
                 continue
-            if spaced is bare and not (closed and found[0][0] == 0x5D):  # …)]<0.9>
+            elif spaced is bare:
                 wanted = "no space" if bare else "a space"
                 raise TokenError(f"expected {wanted} at octet {found.start() + 1} of the arguments")
-            bare = closed = False
+            bare = ending = False
             if group == _ATOM:
+                if self._section and b"]" in found[2]:  # servers disagree on where the section ends
+                    raise TokenError(f'unexpected "]" before octet {position + 1} of the arguments')
                 items.append(Token(ATOM, found[2]))
             elif group == _QUOTED:
                 value = found[3]
                 items.append(Token(QUOTED, _ESCAPE.sub(rb"\1", value) if b"\\" in value else value))
             elif group == _OPEN:
-                self.depth += 1
-                if self.depth > self._nesting:
-                    raise TokenError(f"lists nested more than {self._nesting} deep")
-                items.append(_OPEN_TOKEN)
+                self._open()
                 bare = True
             else:
                 return Announcement(int(found[7]), not found[8], bool(found[6]))
         if self.depth:
             raise TokenError('a "(" is never closed')
+        if ending:
+            raise TokenError('expected "]" at the end of the arguments')
         return None
+
+    def _open(self) -> None:
+        items = self.items
+        self.depth += 1
+        if self.depth > self._nesting:
+            raise TokenError(f"lists nested more than {self._nesting} deep")
+        if items and items[-1].kind == ATOM and _SECTION.match(items[-1].value):
+            self._section = self.depth
+        items.append(_OPEN_TOKEN)
 
     def literal(self, content: bytes) -> None:
         """Add the content of the literal announced last."""
