@@ -16,7 +16,8 @@ def admissible(credentials: Credentials, longest: int) -> bool:
     """Tell whether these credentials may be shown to an upstream server.
 
     A foreign authorisation identity never may (some servers accept it unchecked), nor a user name of
-    more than ``longest`` octets or with characters that no user name has, nor a password with a NUL.
+    more than ``longest`` octets or with characters that no user name has, nor a password that is empty
+    (RFC 4616 §2; a directory may take it for an anonymous bind) or holds a NUL.
     """
     user, password, authorisation = credentials
     if len(user) > longest or authorisation not in (b"", user):
@@ -26,4 +27,4 @@ def admissible(credentials: Credentials, longest: int) -> bool:
     except UnicodeDecodeError:
         return False
     secret = password.reveal()
-    return _USER.match(name) is not None and b"\0" not in secret and len(secret) <= _PASSWORD_MOST
+    return _USER.match(name) is not None and b"\0" not in secret and 0 < len(secret) <= _PASSWORD_MOST

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.error import TimeoutError as TwistedTimeoutError
+from twisted.internet.defer import TimeoutError as DeferredTimeoutError
+from twisted.internet.error import TimeoutError as ConnectTimeoutError
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import Factory
 from twisted.internet.task import deferLater
@@ -99,7 +100,7 @@ class Dialogue:
                 left = to_greet - (self._clock.seconds() - began)
                 await self._greeted.addTimeout(max(left, 0.001), self._clock)
             outcome = await self._outcome.addTimeout(to_answer, self._clock)
-        except TwistedTimeoutError:
+        except (DeferredTimeoutError, ConnectTimeoutError):
             outcome = Failed(Failure.TIMED_OUT)
         except CancelledError:
             self.protocol.close(abort=True)

@@ -6,7 +6,6 @@ Effects are performed in order; what an effect causes is queued behind it, never
 from __future__ import annotations
 
 import ipaddress
-from collections import deque
 from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import NamedTuple
@@ -133,7 +132,8 @@ class ClientProtocol(Protocol):
         self._upstream: UpstreamProtocol | None = None
         self._timers: list[tuple[Timer, IDelayedCall]] = []
         self._closing: IDelayedCall | None = None  # a handshake or a close that must not take for ever
-        self._queue: deque[Effect] | None = None
+        self._performing = False
+        self._queue: list[Effect] = []
 
     # --- what Twisted says ------------------------------------------------------------------------------
 
@@ -145,7 +145,7 @@ class ClientProtocol(Protocol):
             transport.setTcpKeepAlive(True)
         self.client = Client(address_port(transport.getPeer()), address_port(transport.getHost()), self.client.session)
         self._valve = Valve(transport)
-        self._sink = Sink(Full.CLIENT, (self._valve,), gate.clock, gate.limits.client_stall, self._stalled)
+        self._sink = Sink(Full.CLIENT, gate.clock, gate.limits.client_stall, self._stalled)
         transport.registerProducer(self._sink, True)
         if self._door.implicit:
             self._start_tls()
@@ -161,6 +161,9 @@ class ClientProtocol(Protocol):
     def dataReceived(self, data: bytes) -> None:
         """The client sent something."""
         self.octets_in += len(data)
+        sink, valve = self._sink, self._valve
+        if sink is not None and valve is not None and sink.full:  # it asks for more than it takes
+            sink.also(valve)
         self.perform(self.session.client_received(data))
 
     def readConnectionLost(self) -> None:
@@ -204,18 +207,19 @@ class ClientProtocol(Protocol):
 
     def perform(self, effects: Sequence[Effect]) -> None:
         """Perform effects in order; those that come up meanwhile stand behind them."""
-        if self._queue is not None:
-            self._queue.extend(effects)
+        if self._performing:
+            self._queue += effects
             return
-        queue = self._queue = deque()
+        self._performing = True
         try:
             for effect in effects:
                 _PERFORM[type(effect)](self, effect)
-            while queue:
-                effect = queue.popleft()
-                _PERFORM[type(effect)](self, effect)
+            while self._queue:
+                queue, self._queue = self._queue, []
+                for effect in queue:
+                    _PERFORM[type(effect)](self, effect)
         finally:
-            self._queue = None
+            self._performing = False
 
     def stop(self, text: bytes) -> None:
         """End the session from outside."""
@@ -294,7 +298,8 @@ class ClientProtocol(Protocol):
         self._upstream = upstream
         upstream.owner = self
         self._sink.feed(upstream.valve)
-        sink = Sink(Full.UPSTREAM, (self._valve,), gate.clock, gate.limits.client_stall, self._upstream_stalled)
+        sink = Sink(Full.UPSTREAM, gate.clock, gate.limits.client_stall, self._upstream_stalled)
+        sink.feed(self._valve)
         upstream.transport.registerProducer(sink, True)
         self._upstream_sink = sink
 

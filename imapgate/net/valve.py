@@ -89,40 +89,41 @@ class Valve:
 
 @implementer(IPushProducer)
 class Sink:
-    """Registered as the producer of a transport: when that is full, what feeds it is held.
+    """Registered as the producer of a transport: while that is full, what feeds it is held.
 
-    :param feeding: the valves of what feeds the transport.
+    A client feeds its own transport only by what it asks for, so its valve is closed when it sends while it
+    does not take (:meth:`also`), and not at every short pause.
+
     :param stalled: called when the peer has taken nothing for ``limit`` seconds.
     """
 
-    __slots__ = ("_call", "_clock", "_feeding", "_full", "_limit", "_moved", "_reason", "_stalled")
+    __slots__ = ("_call", "_clock", "_feeding", "_limit", "_moved", "_reason", "_stalled", "full")
 
-    def __init__(
-        self,
-        reason: Full,
-        feeding: tuple[Valve, ...],
-        clock: IReactorTime,
-        limit: float,
-        stalled: Callable[[], None],
-    ) -> None:
+    def __init__(self, reason: Full, clock: IReactorTime, limit: float, stalled: Callable[[], None]) -> None:
         self._reason = reason
-        self._feeding = feeding
+        self._feeding: tuple[Valve, ...] = ()
         self._clock = clock
         self._limit = limit
         self._stalled = stalled
-        self._full = False
+        self.full = False
         self._moved = False
         self._call: IDelayedCall | None = None
 
     def feed(self, valve: Valve) -> None:
-        """Add a valve: something more feeds the transport."""
+        """Hold this valve, too, whenever the transport is full, and at once if it is."""
         self._feeding = (*self._feeding, valve)
-        if self._full:
+        if self.full:
             valve.hold(self._reason)
+
+    def also(self, valve: Valve) -> None:
+        """Hold this valve, too, until the transport has sent everything."""
+        valve.hold(self._reason)
+        if valve not in self._feeding:
+            self._feeding = (*self._feeding, valve)
 
     def pauseProducing(self) -> None:
         """The transport is full."""
-        self._full = True
+        self.full = True
         for valve in self._feeding:
             valve.hold(self._reason)
         if self._call is None:  # one call outlasts many short pauses: a busy transport sets no timers
@@ -130,7 +131,7 @@ class Sink:
 
     def resumeProducing(self) -> None:
         """The transport has sent everything."""
-        self._full, self._moved = False, True
+        self.full, self._moved = False, True
         for valve in self._feeding:
             valve.free(self._reason)
 
@@ -142,7 +143,7 @@ class Sink:
 
     def _look(self) -> None:
         self._call = None
-        if self._full:
+        if self.full:
             if self._moved:
                 self._moved = False
                 self._call = self._clock.callLater(self._limit, self._look)

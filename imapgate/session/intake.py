@@ -114,11 +114,6 @@ class Intake:
         """How many octets have come that were not yet looked at."""
         return len(self._scanner)
 
-    @property
-    def resting(self) -> bool:
-        """Whether the client is between two commands, and nothing of a next one has come."""
-        return self.sending is Sending.LINE and not (self._reading or self._refusing or self._scanner)
-
     def feed(self, data: bytes) -> None:
         """Add what the client sent."""
         self._scanner.feed(data)
@@ -174,6 +169,9 @@ class Intake:
         self._parts.append(Literal(content, self._literal.binary))
         self._arguments.literal(content)
         self.moved(SendingEvent.LITERAL_ENDED)
+        if b"\0" in content and not self._literal.binary and self._reading is not None:  # servers disagree on it
+            self._refusing, self._refusal = True, Refused(self._reading[0], b"BAD", "NUL in a literal")
+            self._reading = None
         return None, True
 
     def _next_message(self) -> tuple[Event | None, bool]:

@@ -35,6 +35,7 @@ from imapgate.session.effects import (
 from imapgate.session.intake import Intake
 from imapgate.session.outbox import Outbox
 from imapgate.session.states import Sending, SendingEvent
+from imapgate.wire.tokens import ATOM
 from imapgate.wire.writer import quotable
 
 PROMPT = b"+ OK\r\n"
@@ -170,7 +171,7 @@ class ClientLogin:
     def _do_authenticate(self, command: Command) -> None:
         tag, words = command.tag, arguments(command.tokens)
         mechanism = words[0].upper()
-        if len(words) > 2:
+        if len(words) > 2 or any(token.kind != ATOM for token in command.tokens):
             return self._bad(tag, b"AUTHENTICATE takes a mechanism, and at most one initial response")
         if not self._allowed(tag):
             return

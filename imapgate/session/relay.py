@@ -282,8 +282,10 @@ class Relay:
 
     def _note_context(self, tag: bytes, command: Command) -> None:
         """Remember the tag of a search whose results go on coming after its completion."""
-        words = [token.value.upper() for token in command.tokens[:16]]
-        if words[:1] == [b"RETURN"] and b"UPDATE" in words:
+        tokens = command.tokens
+        if not tokens or tokens[0].value.upper() != b"RETURN":
+            return
+        if b"UPDATE" in [token.value.upper() for token in tokens[:16]]:
             if len(self._contexts) == _CONTEXTS:
                 del self._contexts[next(iter(self._contexts))]
             self._contexts[tag] = command.tag

@@ -12,10 +12,11 @@ from imapgate.errors import ClientProtocolError, UpstreamProtocolError
 
 # What nobody needs to look at costs one search in C per chunk: it runs over "* NUMBER …" lines and halts
 # at every newline that ends a literal's announcement, that is bare, or that any other line follows.
-_STOP = re.compile(rb"\n(?:(?<=\}\r\n)|(?<!\r\n)|(?!\* [0-9]))")
+_STOP = re.compile(rb"\n(?:(?!\* [0-9])|(?<![^}]\r\n))")
 _DATA = re.compile(rb"\* [0-9]")
+_FETCH = re.compile(rb"\* [0-9]+ FETCH ", re.IGNORECASE)
 _ANNOUNCEMENT = re.compile(rb"~?\{([0-9]{1,19})\}\r\n\Z")
-_NO_LITERAL = re.compile(rb"\* (?:(?:OK|NO|BAD|BYE|PREAUTH)\b|[0-9]+ (?!FETCH))|[^*]", re.IGNORECASE)
+_NO_LITERAL = re.compile(rb"\* (?:(?:OK|NO|BAD|BYE|PREAUTH|CAPABILITY|ENABLED)\b|[0-9]+ (?!FETCH))|[^*]", re.IGNORECASE)
 _WHOLE = re.compile(rb"\* (?:(?:OK|NO|BAD|BYE|PREAUTH|CAPABILITY|ENABLED)\b|[0-9]+ (?!FETCH))|[^*]", re.IGNORECASE)
 """Lines that are only understood whole; any other may be passed on in parts when it is long."""
 
@@ -52,6 +53,8 @@ class CommandScanner:
         :raise ClientProtocolError: fatal: a bare CR, LF or NUL (THREATS A12), or more than ``most`` octets.
         """
         data, position = self._data, self._position
+        if position == len(data):
+            return None
         newline = data.find(b"\n", max(position, self._searched))
         if newline < 0:
             self._searched = len(data)
@@ -85,14 +88,15 @@ class ResponseScanner:
     :param line_most: the longest line, in octets, that may have to be held.
     """
 
-    __slots__ = ("_held", "_inside", "_line_most", "_literal", "_searched")
+    __slots__ = ("_held", "_inside", "_line_most", "_literal", "_searched", "_tail")
 
     def __init__(self, line_most: int) -> None:
         self._line_most = line_most
-        self._held = b""  # an incomplete line, nothing of it passed on (or the end of a long one)
+        self._held = b""  # an incomplete line of which nothing was passed on
         self._searched = 0  # how much of it is known to hold no newline
         self._literal = 0  # octets of a literal still to come
-        self._inside = False  # part of the current line was passed on
+        self._inside = False  # part of the current line was passed on, and it may announce a literal
+        self._tail = b""  # the last octets of that part
 
     @property
     def at_line_start(self) -> bool:
@@ -130,10 +134,7 @@ class ResponseScanner:
                 found = _STOP.search(data, max(position, self._searched))
                 self._searched = 0
                 if found is None:
-                    begin = data.rfind(b"\n", position) + 1
-                    if begin:
-                        self._inside = False
-                    position = self._hold(data, begin or position)
+                    position = self._pause(data, position)
                     break
                 stop = found.end()
                 self._check_end(data, position, stop)
@@ -145,7 +146,7 @@ class ResponseScanner:
                 yield False, data[start:position]
                 start = position
             if not stop:
-                head = self._hold(data, position)
+                head = self._flow(data) if self._too_much(data, position) else self._hold(data, position)
                 if head > position:
                     yield True, data[position:head]
                 start = position = head
@@ -160,30 +161,54 @@ class ResponseScanner:
 
     def _check_end(self, data: bytes, position: int, stop: int) -> None:
         """Look at the end of a line for a literal, and set the state that follows."""
-        if data[stop - 2 : stop] != b"\r\n":
+        begin = data.rfind(b"\n", position, stop - 1) + 1 or position
+        whole = begin > position or not self._inside
+        ending = data[max(begin, stop - _TAIL) : stop] if whole else (self._tail + data[position:stop])[-_TAIL:]
+        self._inside, self._literal, self._tail = False, 0, b""
+        if not ending.endswith(b"\r\n"):
             raise UpstreamProtocolError("a line ended in a bare LF")
-        announced = None
-        if data[stop - 3 : stop - 2] == b"}":
-            begin = data.rfind(b"\n", position, stop - 1) + 1 or position
-            announced = _ANNOUNCEMENT.search(data, max(begin, stop - _TAIL), stop)
-            if announced and (begin > position or not self._inside) and _NO_LITERAL.match(data, begin):
-                if _DATA.match(data, begin):
-                    raise UpstreamProtocolError("a literal in a line that cannot hold one")
-                announced = None  # human text may end in anything
-        self._inside = announced is not None
-        self._literal = int(announced[1]) if announced else 0
+        announced = _ANNOUNCEMENT.search(ending) if ending.endswith(b"}\r\n") else None
+        if announced is None:
+            return
+        if whole and _NO_LITERAL.match(data, begin):
+            if _DATA.match(data, begin):
+                raise UpstreamProtocolError("a literal in a line that cannot hold one")
+            return  # human text may end in anything, and the gate writes capabilities anew
+        self._inside, self._literal = True, int(announced[1])
+
+    def _pause(self, data: bytes, position: int) -> int:
+        """Data came to the end of the chunk inside a line; return up to where it is passed on.
+
+        A FETCH line, most of what a server sends, is not held back: no octet of it is copied.
+        """
+        begin = data.rfind(b"\n", position) + 1
+        if begin:
+            self._inside = False
+        begin = begin or position
+        if self._inside or _FETCH.match(data, begin):
+            return self._flow(data)
+        return self._flow(data) if self._too_much(data, begin) else self._hold(data, begin)
+
+    def _flow(self, data: bytes) -> int:
+        """Pass an incomplete line on."""
+        self._tail = (self._tail + data[-_TAIL:])[-_TAIL:] if self._inside else data[-_TAIL:]
+        self._inside = True
+        return len(data)
 
     def _hold(self, data: bytes, begin: int) -> int:
-        """Keep the incomplete line at ``begin`` for the next chunk; return from where on it is kept."""
-        length = len(data) - begin
-        if length > _FLOW and (self._inside or not _WHOLE.match(data, begin)):
-            self._inside = True
-            begin = len(data) - _TAIL
-        elif length > self._line_most:
-            raise self._too_long()
+        """Keep an incomplete line for the next chunk."""
         self._held = data[begin:]
         self._searched = len(self._held)
         return begin
+
+    def _too_much(self, data: bytes, begin: int) -> bool:
+        """Whether an incomplete line is too long to be held."""
+        length = len(data) - begin
+        if length > _FLOW and not _WHOLE.match(data, begin):
+            return True
+        if length > self._line_most:
+            raise self._too_long()
+        return False
 
     def _too_long(self) -> UpstreamProtocolError:
         return UpstreamProtocolError(f"a line of more than {self._line_most} octets")

@@ -20,7 +20,7 @@ TAG = re.compile(rb"[\x21-\x7e]{1,64}\Z")
 TAG_NOT = re.compile(rb'[(){%*"\\+]')
 QUOTED = re.compile(rb'"((?:[^"\\\r\n\x00\x80-\xff]|\\["\\])*)"')
 # Wider than RFC 3501's atom: list wildcards, flags, fetch sections and partials are told apart by the grammar above.
-ATOM = re.compile(rb'(?:[^\x00-\x20\x7f-\xff(){"\[\]]|\[[^\]\x00-\x1f\x7f-\xff]*\]|\])+')
+ATOM = re.compile(rb'(?:[^\x00-\x20\x7f-\xff(){"\[\]]|\[[^\]\x00-\x1f\x7f-\xff]*\]|[\[\]])+')
 
 NO_ARGUMENT = frozenset(b"NOOP CHECK CLOSE EXPUNGE UNSELECT IDLE LOGOUT CAPABILITY NAMESPACE".split())
 ARGUMENTS = {

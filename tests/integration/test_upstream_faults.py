@@ -326,7 +326,8 @@ def test_f3_crash_inside_a_literal(bed: Bed) -> None:
     with wire:
         wire.ok(b"SELECT INBOX")
         wire.send(b"f FETCH 1 BODY[]\r\n")
-        assert wire.eof() == b"* 1 FETCH (BODY[] {1000}\r\n" + b"y" * 400
+        # What was on its way may be lost with the connection; nothing may be made up.
+        assert (b"* 1 FETCH (BODY[] {1000}\r\n" + b"y" * 400).startswith(wire.eof())
 
 
 def test_f6_no_answer(bed: Bed) -> None:

@@ -1,14 +1,20 @@
 """The listed differences between a direct transcript and one through the gate: `differences.toml`, read and applied.
 
-A difference is a rule on normalised transcript lines::
+There are two kinds of rule, both on normalised transcripts.  One says what a line looks like that differs by nature::
 
     [[difference]]
     case = "login-*"              # shell patterns of case names, separated by blanks; "!pattern" takes away
     server = "*"                  # the same for servers
-    side = "both"                 # whose lines: "direct", "gate" or "both"
-    match = 'NO .*'               # a regular expression that must match within a line
-    replace = "NO <text>"         # what the match becomes; "" for the whole line drops the line
+    match = 'CAPABILITY .*'       # a regular expression that must match within a response line of either side
+    replace = "CAPABILITY <list>" # what the match becomes
     reason = "one sentence"
+
+The other says what may stand on each side, and is narrower: only where the one is found on the direct side and the
+other, behind the same step of the dialogue, on the gate's, and both give the same replacement, both are replaced::
+
+    direct = '(\S+) BAD .*'       # regular expressions for one or more whole response lines; further lines are
+    gate = '(\S+) BAD Unknown .*' # written "\n    response" or, for a step, "\nC: a1 NOOP"
+    replace = '\1 BAD <unknown>'
 
 Rules are applied in the order of the file, and only where a case's transcripts differ.  A rule without which everything
 would be equal as well is not needed; one needed nowhere is stale and fails the suite.
@@ -19,11 +25,13 @@ from __future__ import annotations
 import fnmatch
 import re
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-_KEYS = {"case", "server", "side", "match", "replace", "reason"}
+_KEYS = {"case", "server", "match", "direct", "gate", "replace", "reason"}
+_KINDS = ({"match"}, {"direct", "gate"})
 
 
 class DifferenceError(ValueError):
@@ -42,13 +50,12 @@ def _globs(patterns: str, name: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One entry of the list."""
+    """One entry of the list; `patterns` is one for each line, or one for each side."""
 
     number: int
     case: str
     server: str
-    side: str
-    match: re.Pattern[str]
+    patterns: tuple[re.Pattern[str], ...]
     replace: str
     reason: str
 
@@ -56,19 +63,51 @@ class Difference:
         """Whether the entry is about this case on this server."""
         return _globs(self.case, case) and _globs(self.server, server)
 
-    def apply(self, lines: list[str], side: str) -> list[str]:
-        """`lines` of that side with the rule applied; lines of the dialogue itself are left alone."""
-        if self.side not in (side, "both"):
-            return lines
-        result: list[str] = []
-        for line in lines:
-            if not line.startswith("    "):
-                result.append(line)
-                continue
-            changed = self.match.sub(self.replace, line[4:])
-            if changed or not line[4:]:
-                result.append("    " + changed)
-        return result
+    def apply(self, direct: list[str], gate: list[str]) -> tuple[list[str], list[str]]:
+        """Both transcripts with the rule applied."""
+        if len(self.patterns) == 1:
+            return self._each_line(direct), self._each_line(gate)
+        return self._both(direct, gate)
+
+    def _each_line(self, lines: list[str]) -> list[str]:
+        """`lines` with what matches replaced; lines of the dialogue itself are left alone."""
+        match = self.patterns[0]
+        return ["    " + match.sub(self.replace, line[4:]) if line.startswith("    ") else line for line in lines]
+
+    def _both(self, direct: list[str], gate: list[str]) -> tuple[list[str], list[str]]:
+        texts = "\n".join(direct), "\n".join(gate)
+        left, right = (self._found(pattern, text) for pattern, text in zip(self.patterns, texts, strict=True))
+        pairs: list[tuple[re.Match[str], re.Match[str]]] = []
+        for found in right:
+            partner = next((other for other in left if self._as(other) == self._as(found)), None)
+            if partner is not None:
+                left.remove(partner)
+                pairs.append((partner, found))
+        if not pairs:
+            return direct, gate
+        sides = zip(texts, zip(*pairs, strict=True), strict=True)
+        one, other = (self._replaced(text, sorted(found, key=re.Match.start)) for text, found in sides)
+        return one.split("\n"), other.split("\n")
+
+    @staticmethod
+    def _found(pattern: re.Pattern[str], text: str) -> list[re.Match[str]]:
+        return list(pattern.finditer(text))
+
+    def _as(self, found: re.Match[str]) -> tuple[int, str]:
+        """What has to be the same for a pair: how many steps stand before it, and what it becomes."""
+        steps = sum(not line.startswith("    ") for line in found.string[: found.start()].splitlines())
+        return steps, found.expand(self.replace)
+
+    def _replaced(self, text: str, found: Sequence[re.Match[str]]) -> str:
+        for one in reversed(found):
+            text = f"{text[: one.start()]}    {one.expand(self.replace)}{text[one.end() :]}"
+        return text
+
+
+def _patterns(entry: dict[str, Any]) -> tuple[re.Pattern[str], ...]:
+    if "match" in entry:
+        return (re.compile(entry["match"]),)
+    return tuple(re.compile(f"^    (?:{entry[side]})$", re.MULTILINE) for side in ("direct", "gate"))
 
 
 def read(path: Path) -> list[Difference]:
@@ -78,8 +117,10 @@ def read(path: Path) -> list[Difference]:
     for number, entry in enumerate(entries, 1):
         if unknown := set(entry) - _KEYS:
             raise DifferenceError(f"entry {number}: unknown {sorted(unknown)}")
-        if missing := {"match", "replace", "reason"} - set(entry):
+        if missing := {"replace", "reason"} - set(entry):
             raise DifferenceError(f"entry {number}: lacks {sorted(missing)}")
+        if set(entry) & {"match", "direct", "gate"} not in _KINDS:
+            raise DifferenceError(f"entry {number}: has to have either match, or direct and gate")
         if not str(entry["reason"]).strip():
             raise DifferenceError(f"entry {number}: gives no reason")
         differences.append(
@@ -87,8 +128,7 @@ def read(path: Path) -> list[Difference]:
                 number,
                 entry.get("case", "*"),
                 entry.get("server", "*"),
-                entry.get("side", "both"),
-                re.compile(entry["match"]),
+                _patterns(entry),
                 entry["replace"],
                 entry["reason"],
             )
@@ -112,7 +152,7 @@ class Comparison:
 
 def _applied(entries: list[Difference], direct: list[str], gate: list[str]) -> tuple[list[str], list[str]]:
     for entry in entries:
-        direct, gate = entry.apply(direct, "direct"), entry.apply(gate, "gate")
+        direct, gate = entry.apply(direct, gate)
     return direct, gate
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import re
+import tempfile
+from pathlib import Path
 
 import pytest
 
 from tests.integration.parity.dialogue import Case, DialogueError, Send, Wait, parse
-from tests.integration.parity.differences import Difference, compare
+from tests.integration.parity.differences import Difference, compare, read
 from tests.integration.parity.normal import lines
 from tests.integration.parity.player import Account, Transcript
 from tests.integration.parity.seeds import MESSAGES
@@ -91,8 +93,16 @@ def test_order_counts_unless_the_case_says_otherwise() -> None:
     assert _lines(b"* 1 EXISTS\r\n", b"a1 OK\r\n", case=free) == _lines(b"a1 OK\r\n", b"* 1 EXISTS\r\n", case=free)
 
 
-def _difference(number: int, match: str, replace: str, side: str = "both") -> Difference:
-    return Difference(number, "*", "*", side, re.compile(match), replace, "a reason")
+def _difference(number: int, match: str, replace: str) -> Difference:
+    return Difference(number, "*", "*", (re.compile(match),), replace, "a reason")
+
+
+def _pair(direct: str, gate: str, replace: str) -> Difference:
+    """A rule for both sides, read from a file as those of differences.toml are."""
+    with tempfile.NamedTemporaryFile("w", suffix=".toml") as file:
+        file.write(f"[[difference]]\ndirect = '{direct}'\ngate = '{gate}'\nreplace = '{replace}'\nreason = 'x'\n")
+        file.flush()
+        return read(Path(file.name))[0]
 
 
 def test_differences_are_needed_or_not() -> None:
@@ -105,17 +115,40 @@ def test_differences_are_needed_or_not() -> None:
     assert not compare(["    a1 NO one"], ["    a1 OK one"], entries).equal
 
 
-def test_a_difference_may_drop_a_line_of_one_side() -> None:
-    """An empty replacement of a whole line takes the line out; lines of the dialogue itself are never touched."""
-    entry = _difference(1, r"\* BYE .*", "", side="gate")
+def test_a_line_rule_leaves_the_dialogue_alone() -> None:
+    """What was sent is never changed."""
+    assert _difference(1, "x", "y").apply(["C: x", "    x"], ["    x"]) == (["C: x", "    y"], ["    y"])
+
+
+def test_a_rule_for_both_sides_needs_both() -> None:
+    """It replaces only where both sides have what it names, and give the same by their groups."""
+    entry = _pair(r"(\S+) BAD .*", r"(\S+) BAD Unknown .*", r"\1 BAD <unknown>")
+    direct, gate = ["    a1 BAD one", "    a2 BAD two"], ["    a1 BAD Unknown X", "    a2 BAD two"]
+    assert entry.apply(direct, gate) == (["    a1 BAD <unknown>", "    a2 BAD two"],) * 2
+    for other in (["    a2 BAD Unknown X"], ["    a1 NO Unknown X"], ["C: a1 BAD Unknown X"], ["    a1 BAD Other"]):
+        assert entry.apply(direct, other) == (direct, other)
+
+
+def test_a_rule_for_both_sides_stays_behind_its_step() -> None:
+    """Equal lines behind different steps of the dialogue are no pair."""
+    entry = _pair(r"\+ .*", r"\+ OK", "+ <text>")
+    direct, gate = ["C: x", "    + a", "C: y", "    + b"], ["C: x", "    + a", "C: y", "    + OK"]
+    assert entry.apply(direct, gate) == (["C: x", "    + a", "C: y", "    + <text>"],) * 2
+
+
+def test_a_rule_for_both_sides_may_span_lines() -> None:
+    """A line too many on one side, and a step that only one side took."""
+    entry = _pair("<closed>", r"\* BYE .*\n    <closed>", "<closed>")
     assert compare(["    <closed>"], ["    * BYE gone", "    <closed>"], [entry]).equal
     assert not compare(["    <closed>", "    * BYE gone"], ["    <closed>"], [entry]).equal
-    assert entry.apply(["C: * BYE x"], "gate") == ["C: * BYE x"]
+    step = _pair(r"a1 NO (.*)\nS: end", r"\+ OK\nC: x\nS: end\n    a1 NO (.*)", r"NO \1")
+    assert compare(["    a1 NO no", "S: end"], ["    + OK", "C: x", "S: end", "    a1 NO no"], [step]).equal
+    assert not compare(["    a1 NO no", "S: end"], ["    + OK", "C: x", "S: end", "    a1 NO yes"], [step]).equal
 
 
 def test_entries_concern_cases_and_servers() -> None:
     """Shell patterns, several of them, with exceptions."""
-    entry = Difference(1, "login-* id-* !login-twice", "dovecot cyrus", "both", re.compile("x"), "y", "a reason")
+    entry = Difference(1, "login-* id-* !login-twice", "dovecot cyrus", (re.compile("x"),), "y", "a reason")
     assert entry.concerns("login-atoms", "cyrus")
     assert not entry.concerns("login-twice", "cyrus")
     assert not entry.concerns("login-atoms", "courier")

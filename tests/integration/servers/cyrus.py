@@ -10,7 +10,8 @@ import pwd
 import re
 import sqlite3
 import sysconfig
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 
 from tests.integration.servers.authority import CertificateAuthority
 from tests.integration.servers.base import PEERS, Server, ServerFailed
@@ -114,8 +115,7 @@ class Cyrus(Server):
         }
         (self.directory / "cyrus.conf").write_text(_SERVICES.format(**values))
         (self.directory / "imapd.conf").write_text(_OPTIONS.format(**values))
-        with sqlite3.connect(self.directory / "users.sqlite") as database:
-            database.execute("PRAGMA journal_mode = WAL")
+        with self._database() as database:
             database.execute("CREATE TABLE IF NOT EXISTS users (name TEXT PRIMARY KEY, password TEXT)")
         self.add_user(ADMINISTRATOR, "administrator's password")
 
@@ -125,10 +125,19 @@ class Cyrus(Server):
         return [[f"{ROOT}/usr/sbin/cyrmaster", *files]]
 
     def _store_password(self, user: str, password: str) -> None:
-        database = sqlite3.connect(self.directory / "users.sqlite", timeout=10)
-        with database:
+        with self._database() as database:
             database.execute("INSERT OR REPLACE INTO users VALUES (?, ?)", (user, password))
-        database.close()
+
+    @contextmanager
+    def _database(self) -> Iterator[sqlite3.Connection]:
+        """The file of users; committed and closed at the end, so that no imapd meets our lock for long."""
+        with closing(sqlite3.connect(self.directory / "users.sqlite", timeout=10)) as database:
+            # Not WAL: imapd processes open and close this file all the time, and the last one to close it would
+            # remove the log under the others.
+            database.execute("PRAGMA journal_mode = DELETE")
+            database.execute("PRAGMA synchronous = OFF")
+            with database:
+                yield database
 
     def mailbox_reset(self, user: str) -> None:
         """Delete this user's mailboxes as the administrator; the next login makes a new INBOX."""
