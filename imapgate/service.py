@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
 import signal
@@ -156,6 +157,7 @@ class GateService(Service):
     def startService(self) -> None:
         """Serve."""
         super().startService()
+        gc.freeze()  # what the modules made lives for ever, and need not be looked at again and again
         signal.signal(signal.SIGHUP, self._on_hangup)
         self._probing.start(PROBE_SECONDS).addErrback(lambda reason: log.failure("probing ended", reason))
         where = ", ".join(listener.endpoint.text for listener, _ in self._listeners)

@@ -67,13 +67,11 @@ class Command(NamedTuple):
 _NUMBER = rb"(?:[1-9][0-9]{0,9}|\*)"
 _RANGE = _NUMBER + rb"(?::" + _NUMBER + rb")?"
 _SEQUENCE = re.compile(rb"(?:" + _RANGE + rb"(?:," + _RANGE + rb")*+|\$)\Z")
-_DIGITS = re.compile(rb"[0-9]{1,19}\Z")
 
 KINDS = {
     "mailbox": "a mailbox name",
     "string": "a string",
     "sequence": "a sequence set",
-    "number": "a number",
     "list": "a list in parentheses",
     "any": "an argument",
 }
@@ -89,8 +87,6 @@ def _fits(kind: str, token: Token) -> bool:
     if token.kind == ATOM:
         if kind == "sequence":
             return _SEQUENCE.match(token.value) is not None
-        if kind == "number":
-            return _DIGITS.match(token.value) is not None
         # Wider than RFC 3501's astring: real servers take a wildcard or a backslash in a name or a
         # password for itself, and so did their clients.
         return kind != "list"
@@ -142,6 +138,7 @@ _ROWS = (
     _row("LIST", _IN, "any any ..."),
     _row("LSUB", _IN, "mailbox any"),
     _row("XLIST", _IN, "mailbox any"),
+    _row("SCAN", _IN, "mailbox any string", slow=True),
     _row("STATUS", _IN, "mailbox list"),
     _row("APPEND", _IN, "mailbox any ...", slow=True, message_after=1),
     _row("NAMESPACE", _IN),

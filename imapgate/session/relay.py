@@ -318,9 +318,9 @@ class Relay:
                 self._completed(piece)
             if self.finished:
                 return
-        if not self.mid_response:
-            if self._deferred:
-                self._say_deferred()
+        if self._deferred and not self.mid_response:
+            self._say_deferred()
+        if self._leaving is not None:
             self._leave_if_quiet()
 
     def _say_deferred(self) -> None:

@@ -174,10 +174,11 @@ class ClientSession:
 
     def _advance(self) -> None:
         """Take the client's input as far as it goes."""
+        reason: Reason | None = None
         try:
             while not self._ended:
                 part = self._relay or self._login
-                if part is None or part.waiting is not None:
+                if part is None or (reason := part.waiting) is not None:
                     break
                 event = self._intake.next()
                 if event is None:
@@ -190,7 +191,8 @@ class ClientSession:
                 self._after()
         except ClientProtocolError as error:
             self._client_broke(error)
-        self._hold()
+        if reason is not self._held and not self._ended:
+            self._hold(reason)
 
     def _after(self) -> None:
         """See whether something ended the session, or the client has earned its end."""
@@ -202,17 +204,13 @@ class ClientSession:
         elif part.bad >= (limits.bad_commands_after_login if self._relay else limits.bad_commands_before_login):
             self._end("too many bad commands", said=_BYE % b"Too many bad commands")
 
-    def _hold(self) -> None:
-        part = self._relay or self._login
-        if self._ended or part is None:
-            return
-        reason = part.waiting
-        if reason is not self._held:
-            if self._held is not None:
-                self._out.effect(Free(Side.CLIENT, self._held))
-            if reason is not None:
-                self._out.effect(Hold(Side.CLIENT, reason))
-            self._held = reason
+    def _hold(self, reason: Reason | None) -> None:
+        """Stop hearing the client for this reason, or hear it again."""
+        if self._held is not None:
+            self._out.effect(Free(Side.CLIENT, self._held))
+        if reason is not None:
+            self._out.effect(Hold(Side.CLIENT, reason))
+        self._held = reason
 
     def _logged_in(self, login: ClientLogin, granted: Granted) -> None:
         self.user = login.granted(capability.after_login(granted.link.capabilities))
@@ -252,7 +250,7 @@ class ClientSession:
         self._waited = self._waited + 1 if relay.awaits_upstream and not relay.heard else 0
         relay.heard = False
         most = limits.upstream_first_byte_slow if relay.slow else limits.upstream_first_byte
-        if self._waited * limits.upstream_first_byte / LOOKS >= most:
+        if (self._waited - 1) * limits.upstream_first_byte / LOOKS >= most:  # the first look came at any moment
             self._lose_upstream(Failure.TIMED_OUT)
         else:
             self._out.effect(SetTimer(Timer.UPSTREAM, limits.upstream_first_byte / LOOKS))

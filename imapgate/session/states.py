@@ -13,7 +13,13 @@ from __future__ import annotations
 from enum import Enum
 
 
-class Connection(Enum):
+class _State(Enum):
+    """Members are singletons: identity is enough of a hash, and costs no call in Python."""
+
+    __hash__ = object.__hash__
+
+
+class Connection(_State):
     """The client's connection (RFC 3501 §3)."""
 
     CONNECTING = "connecting"
@@ -23,7 +29,7 @@ class Connection(Enum):
     LOGOUT = "logout"
 
 
-class ConnectionEvent(Enum):
+class ConnectionEvent(_State):
     """What moves a connection on."""
 
     CONNECTED = "connected"
@@ -52,7 +58,7 @@ CONNECTION: dict[tuple[Connection, ConnectionEvent], Connection] = {
 }
 
 
-class Sending(Enum):
+class Sending(_State):
     """What the client's next octets are."""
 
     LINE = "line"
@@ -65,7 +71,7 @@ class Sending(Enum):
     NOTHING = "nothing"
 
 
-class SendingEvent(Enum):
+class SendingEvent(_State):
     """What changes the meaning of the client's next octets."""
 
     ARGUMENT_ANNOUNCED = "{n} of an argument"
@@ -99,7 +105,7 @@ SENDING: dict[tuple[Sending, SendingEvent], Sending] = {
 }
 
 
-class Head(Enum):
+class Head(_State):
     """What stands at the head of the upstream connection."""
 
     FREE = "free"
@@ -110,7 +116,7 @@ class Head(Enum):
     IDLE_ENDING = "DONE sent"
 
 
-class HeadEvent(Enum):
+class HeadEvent(_State):
     """What moves the head on; CONTINUED is upstream's ``+``, COMPLETED the head's own tagged answer."""
 
     ASKED = "{n} sent"

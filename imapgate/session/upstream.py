@@ -146,7 +146,7 @@ class UpstreamLogin:
             self._continued(line)
         else:
             status = STATUS.match(line)
-            if status is None or not self._tag or status[1] != self._tag:
+            if status is None or not self._tag or status[1] != self._tag or status[2].upper() in (b"BYE", b"PREAUTH"):
                 raise UpstreamProtocolError("a completion for no command")
             self._tag = b""
             said = capabilities(line)

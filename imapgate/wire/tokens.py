@@ -49,7 +49,7 @@ _SECTION = re.compile(rb"(?:BODY|BINARY)(?:\.[A-Z]+)?\[[^\]]*\Z", re.IGNORECASE)
 """An atom that a list of header names follows, before its closing bracket (RFC 3501 §9, section)."""
 _ESCAPE = re.compile(rb'\\(["\\])')
 
-_BRACKET = b"]"[0]
+_SPACE, _BRACKET = b" ]"
 _OPEN_TOKEN = Token(OPEN, b"(")
 _CLOSE_TOKEN = Token(CLOSE, b")")
 
@@ -77,18 +77,18 @@ class Tokens:
         :return: the literal announced at its end, or ``None``: the command is whole.
         :raise TokenError: it is no line of tokens, or its lists do not close or nest too deep.
         """
-        position, end = 0, len(text)
-        items, match = self.items, self._pattern.match
+        position = 0
+        items = self.items
         # A space stands before every token but the first, the first of a list, ")", and the end of a section.
         bare, ending, self._first = self._first, False, False
-        while position < end:
-            found = match(text, position)
-            if found is None:
-                raise TokenError(f"unexpected character at octet {position + 1} of the arguments")
-            group, position, spaced = found.lastindex, found.end(), found.end(1) > position
+        for found in self._pattern.finditer(text):
+            start, stop = found.span()
+            if start != position:  # what stands between two tokens is none
+                break
+            group, position, spaced = found.lastindex, stop, text[start] == _SPACE
             if ending:
                 if spaced or group != _ATOM or found[2][0] != _BRACKET:
-                    raise TokenError(f'expected "]" at octet {found.start() + 1} of the arguments')
+                    raise TokenError(f'expected "]" at octet {start + 1} of the arguments')
             elif group == _CLOSE:
                 if spaced or not self.depth:
                     raise TokenError(f'unexpected ")" at octet {position} of the arguments')
@@ -100,7 +100,7 @@ class Tokens:
                 continue
             elif spaced is bare:
                 wanted = "no space" if bare else "a space"
-                raise TokenError(f"expected {wanted} at octet {found.start() + 1} of the arguments")
+                raise TokenError(f"expected {wanted} at octet {start + 1} of the arguments")
             bare = ending = False
             if group == _ATOM:
                 if self._section and b"]" in found[2]:  # servers disagree on where the section ends
@@ -114,6 +114,8 @@ class Tokens:
                 bare = True
             else:
                 return Announcement(int(found[7]), not found[8], bool(found[6]))
+        if position != len(text):
+            raise TokenError(f"unexpected character at octet {position + 1} of the arguments")
         if self.depth:
             raise TokenError('a "(" is never closed')
         if ending:
@@ -125,7 +127,7 @@ class Tokens:
         self.depth += 1
         if self.depth > self._nesting:
             raise TokenError(f"lists nested more than {self._nesting} deep")
-        if items and items[-1].kind == ATOM and _SECTION.match(items[-1].value):
+        if items and b"[" in items[-1].value and items[-1].kind == ATOM and _SECTION.match(items[-1].value):
             self._section = self.depth
         items.append(_OPEN_TOKEN)
 
