@@ -104,12 +104,13 @@ def memory(roots):
     return n, rss, pss
 
 
-def pin(targets, cpus):
-    """Set the CPU affinity of every thread of the backend and the targets."""
+def pin(targets, cpus, nice=0):
+    """Set the CPU affinity and the priority of every thread of the backend and the targets."""
     for p in stack.tree([r for t in targets for r in t.roots()] + stack.pids("direct")):
         try:
             for t in os.listdir(f"/proc/{p}/task"):
                 os.sched_setaffinity(int(t), cpus)
+                os.setpriority(os.PRIO_PROCESS, int(t), nice)
         except OSError:
             pass
 
@@ -144,11 +145,11 @@ def backend_conns():
 
 
 class Loader:
-    def __init__(self, args, target, tls, cpus):
+    def __init__(self, args, target, tls, cpus, nice=0):
         cmd = [LOADER, args[0], "-h", target.host, "-p", str(target.tls if tls else target.port)]
         cmd += (["-S"] if tls else []) + args[1:]
         self.p = subprocess.Popen(cmd, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                                  preexec_fn=lambda: os.sched_setaffinity(0, cpus))
+                                  preexec_fn=lambda: (os.sched_setaffinity(0, cpus), os.setpriority(os.PRIO_PROCESS, 0, nice)))
         self.timer = threading.Timer(180, self.p.kill)
         self.timer.start()
 
@@ -187,7 +188,7 @@ def run_one(metric, target, tls, rep, opts, counter):
         rec["mem0"] = memory(roots)
         rec["conns0"] = backend_conns()
     counter.delta()
-    ld = Loader(args, target, tls, cpus)
+    ld = Loader(args, target, tls, cpus, opts.nice)
     try:
         ready = ld.line().split(None, 4)
         rec["setup"] = ready[1:4]
@@ -329,7 +330,7 @@ def measure(targets, metrics, o, path):
         for rep in range(o.reps):
             for m in metrics:
                 k = rep % len(targets)
-                pin(targets, PINNED if METRICS[m][3] or o.pin else ALLCPUS)
+                pin(targets, PINNED if METRICS[m][3] or o.pin else ALLCPUS, o.nice)
                 for t in targets[k:] + targets[:k]:
                     r = None
                     for _ in range(1 if m == "idle" else 1 + o.retries):
@@ -347,6 +348,8 @@ def measure(targets, metrics, o, path):
                     f.write(json.dumps(r) + "\n")
                     f.flush()
                     print(line(rep, r), flush=True)
+    if o.nice:
+        pin(targets, ALLCPUS)
     return load([path])
 
 
@@ -369,6 +372,8 @@ def options(ap):
     ap.add_argument("--max-foreign", type=float, default=0.12,
                     help="repeat a run when other processes took more than this share of the machine")
     ap.add_argument("--retries", type=int, default=2)
+    ap.add_argument("--nice", type=int, default=0,
+                    help="priority of loader, proxy and backend, such as -19 (root) where the machine is not idle")
 
 
 def results(o):

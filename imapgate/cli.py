@@ -89,7 +89,9 @@ def _probe(options: argparse.Namespace) -> int:
     status = [0]
 
     async def run(reactor: IReactorTime) -> None:
-        for door, core, outcome in await probe(upstream_of(reactor, configured, DEFAULTS), DEFAULTS, reactor, login):
+        for door, core, outcome, detail in await probe(
+            upstream_of(reactor, configured, DEFAULTS), DEFAULTS, reactor, login
+        ):
             print(f"endpoint      {door.name}, TLS {tls.value}")
             print(f"greeting      {core.greeting.decode('ascii', 'backslashreplace') or '(none)'}")
             if core.offered:
@@ -102,7 +104,7 @@ def _probe(options: argparse.Namespace) -> int:
                 shown = capability.before_login(starttls=False, login=True, relayed=relayed)
                 print(f"clients see   {shown.decode()} (before login, under TLS)")
             else:
-                print(f"failed        {outcome.failure.value}: {outcome.failure.__doc__ and ''}".rstrip(": "))
+                print(f"failed        {outcome.failure.value}" + (f": {detail}" if detail else ""))
                 status[0] = 1
 
     try:

@@ -149,10 +149,15 @@ class GateService(Service):
     def privilegedStartService(self) -> None:
         """Bind every port, as whoever started the process."""
         for listener, factory in self._listeners:
-            listening: Deferred[IListeningPort] = serverFromString(self._reactor, listener.endpoint.text).listen(
-                factory
-            )
-            listening.addCallbacks(self._ports.append, self._not_bound, errbackArgs=(listener.endpoint.text,))
+            text = listener.endpoint.text
+            failures: list[Failure] = []
+            try:
+                listening: Deferred[IListeningPort] = serverFromString(self._reactor, text).listen(factory)
+            except (LookupError, ValueError) as error:  # a socket that systemd has not handed on
+                raise SystemExit(f"imapgate: cannot listen on {text}: {error!r}") from None
+            listening.addCallbacks(self._ports.append, failures.append)
+            if failures:  # raised here: in an errback it would end nothing
+                raise SystemExit(f"imapgate: cannot listen on {text}: {failures[0].getErrorMessage()}")
 
     def startService(self) -> None:
         """Serve."""
@@ -187,9 +192,9 @@ class GateService(Service):
     async def _probe(self) -> None:
         """See which mechanisms upstream offers, without logging in; those may be relayed."""
         unusable = {
-            door.name: outcome.failure.value
-            for door, core, outcome in await probe(self._upstream, self._limits, self._gate.clock)
-            if isinstance(outcome, Failed)
+            seen.door.name: seen.outcome.failure.value
+            for seen in await probe(self._upstream, self._limits, self._gate.clock)
+            if isinstance(seen.outcome, Failed)
         }
         for door, reason in unusable.items():
             if self._unusable.get(door) != reason:
@@ -217,9 +222,6 @@ class GateService(Service):
 
     def _on_hangup(self, number: int, frame: FrameType | None) -> None:
         self._reactor.callFromThread(self.reload)
-
-    def _not_bound(self, reason: Failure, text: str) -> None:
-        raise SystemExit(f"imapgate: cannot listen on {text}: {reason.getErrorMessage()}")
 
 
 async def _stopped(port: IListeningPort) -> None:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeoutError
+from twisted.internet.error import ConnectingCancelledError
 from twisted.internet.error import TimeoutError as ConnectTimeoutError
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import Factory
@@ -68,10 +69,16 @@ class _Once(Factory):
         return self._protocol
 
 
+def _cancelled(reason: TwistedFailure) -> TwistedFailure:
+    """What an endpoint that was cancelled says of it, said as everything else says it."""
+    return TwistedFailure(CancelledError()) if reason.check(ConnectingCancelledError) else reason
+
+
 class Dialogue:
     """An :class:`UpstreamLogin` on a connection of its own.
 
     :param challenged: called with each challenge of a relayed mechanism.
+    :ivar detail: what the system or TLS said of a failure, for the operator
     """
 
     def __init__(
@@ -83,6 +90,7 @@ class Dialogue:
         challenged: Callable[[Challenge], None],
     ) -> None:
         self.core = core
+        self.detail = ""
         self.protocol = UpstreamProtocol(door, self, clock, first)
         self._door = door
         self._clock = clock
@@ -95,7 +103,8 @@ class Dialogue:
         """Connect and log in; ``to_greet`` and ``to_answer`` are seconds, up to the greeting and from there on."""
         began = self._clock.seconds()
         try:
-            await self._door.endpoint.connect(_Once(self.protocol)).addTimeout(to_greet, self._clock)
+            connecting = self._door.endpoint.connect(_Once(self.protocol)).addErrback(_cancelled)
+            await connecting.addTimeout(to_greet, self._clock)
             if self._greeted is not None:
                 left = to_greet - (self._clock.seconds() - began)
                 await self._greeted.addTimeout(max(left, 0.001), self._clock)
@@ -105,7 +114,8 @@ class Dialogue:
         except CancelledError:
             self.protocol.close(abort=True)
             raise
-        except Exception:  # every way in which an endpoint says no: refused, unreachable, no such name
+        except Exception as error:  # every way in which an endpoint says no: refused, unreachable, no such name
+            self.detail = str(error)
             outcome = Failed(Failure.REFUSED)
         if isinstance(outcome, Failed):
             self.protocol.close()
@@ -132,7 +142,8 @@ class Dialogue:
         """The connection is gone; in a handshake that means that TLS failed."""
         handshake = not self._secured or self.core.stage is Stage.TLS
         if handshake:
-            log.info("{door}: TLS failed: {reason}", door=self._door.name, reason=reason.getErrorMessage())
+            self.detail = reason.getErrorMessage()
+            log.info("{door}: TLS failed: {reason}", door=self._door.name, reason=self.detail)
         steps = self.core.lost()
         self._perform([Failed(Failure.TLS)] if handshake and steps else steps)
         self._greet()
@@ -271,9 +282,16 @@ def _nobody(answer: Answer) -> None:
     """Takes answers to a question whose asker has gone (THREATS A51)."""
 
 
-async def probe(
-    upstream: Upstream, limits: Limits, clock: IReactorTime, login: Login | None = None
-) -> list[tuple[Door, UpstreamLogin, Granted | Failed]]:
+class Seen(NamedTuple):
+    """What a probe found at one door; ``detail``: what the system or TLS said of a failure."""
+
+    door: Door
+    core: UpstreamLogin
+    outcome: Granted | Failed
+    detail: str
+
+
+async def probe(upstream: Upstream, limits: Limits, clock: IReactorTime, login: Login | None = None) -> list[Seen]:
     """Look at every door of an upstream, logging in only where ``login`` says so, and close again."""
     found = []
     for door in upstream.doors:
@@ -284,5 +302,5 @@ async def probe(
         dialogue.protocol.close()
         if core.offered:
             upstream.relayed = mechanisms(core.offered.upper().split())
-        found.append((door, core, outcome))
+        found.append(Seen(door, core, outcome, dialogue.detail))
     return found

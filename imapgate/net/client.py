@@ -125,9 +125,9 @@ class ClientProtocol(Protocol):
         self.octets_out = 0
         self._secure = False
         self._counted = False  # in the census, as a user
-        self._valve: Valve | None = None
-        self._sink: Sink | None = None
-        self._upstream_sink: Sink | None = None
+        self._valve: Valve  # both from connectionMade on
+        self._sink: Sink
+        self._upstream_sink: Sink  # as long as there is an upstream
         self._attempt: Attempt | None = None
         self._upstream: UpstreamProtocol | None = None
         self._timers: list[tuple[Timer, IDelayedCall]] = []
@@ -154,6 +154,8 @@ class ClientProtocol(Protocol):
 
     def handshakeCompleted(self) -> None:
         """TLS is up."""
+        if self.session.reason:  # it was ended while the handshake ran, and its close is under way
+            return
         self._stop_closing()
         self._secure = True
         self._connected()
@@ -161,14 +163,13 @@ class ClientProtocol(Protocol):
     def dataReceived(self, data: bytes) -> None:
         """The client sent something."""
         self.octets_in += len(data)
-        sink, valve = self._sink, self._valve
-        if sink is not None and valve is not None and sink.full:  # it asks for more than it takes
-            sink.also(valve)
+        if self._sink.full:  # it asks for more than it takes
+            self._sink.also(self._valve)
         self.perform(self.session.client_received(data))
 
     def readConnectionLost(self) -> None:
         """The client has closed its sending side."""
-        if self._valve is not None and Over.HALF_CLOSED not in self._valve.reasons:
+        if Over.HALF_CLOSED not in self._valve.reasons:
             self._valve.hold(Over.HALF_CLOSED)
             self.perform(self.session.client_half_closed())
 
@@ -178,8 +179,7 @@ class ClientProtocol(Protocol):
     def connectionLost(self, reason: TwistedFailure) -> None:  # type: ignore[override]
         """The client is gone."""
         self._stop_closing()
-        if self._sink is not None:
-            self._sink.stopProducing()
+        self._sink.stopProducing()
         self.perform(self.session.client_lost())
         if self._counted:
             self._gate.census.log_out(self.client.address, self.session.user)
@@ -198,8 +198,7 @@ class ClientProtocol(Protocol):
 
     def upstream_lost(self, reason: TwistedFailure) -> None:
         """Upstream is gone."""
-        if self._upstream_sink is not None:
-            self._upstream_sink.stopProducing()
+        self._upstream_sink.stopProducing()
         self._upstream = None
         self.perform(self.session.upstream_lost(Failure.LOST))
 
@@ -237,11 +236,9 @@ class ClientProtocol(Protocol):
         self._start_tls()
 
     def _hold(self, effect: Hold) -> None:
-        assert self._valve is not None
         self._valve.hold(effect.reason)
 
     def _free(self, effect: Free) -> None:
-        assert self._valve is not None
         self._valve.free(effect.reason)
 
     def _set_timer(self, effect: SetTimer) -> None:
@@ -284,7 +281,8 @@ class ClientProtocol(Protocol):
 
     def _answered(self, answer: Answer) -> None:
         attempt = self._attempt
-        if isinstance(answer, Granted) and attempt is not None:
+        if isinstance(answer, Granted):
+            assert attempt is not None
             self._bind(attempt.protocol)
             self._attempt = None
             answer = answer._replace(traced=self._gate.journal.wants_trace(attempt.user))
@@ -292,8 +290,6 @@ class ClientProtocol(Protocol):
 
     def _bind(self, upstream: UpstreamProtocol) -> None:
         """Make the connection this client's own, each side paused while the other is full."""
-        assert self._sink is not None
-        assert self._valve is not None
         gate = self._gate
         self._upstream = upstream
         upstream.owner = self
@@ -321,8 +317,7 @@ class ClientProtocol(Protocol):
             attempt.cancel()
         upstream, self._upstream = self._upstream, None
         if upstream is not None:
-            if self._upstream_sink is not None:
-                self._upstream_sink.stopProducing()
+            self._upstream_sink.stopProducing()
             upstream.close(abort)
 
     def _close_client(self, abort: bool) -> None:
@@ -354,7 +349,8 @@ class ClientProtocol(Protocol):
         self.perform(self.session.client_connected(terms))
 
     def _stalled(self) -> None:
-        self.session.reason = "client stalled"
+        self.perform(self.session.client_lost("client stalled"))
+        self._stop_closing()
         self._abort()
 
     def _upstream_stalled(self) -> None:

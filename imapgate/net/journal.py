@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -20,6 +21,13 @@ from imapgate.session.effects import Event, LoggedIn, LoginFailed, Side, Traced,
 if TYPE_CHECKING:
     from imapgate.net.attempt import Client
     from imapgate.session.session import ClientSession
+
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return f"\\x{ord(found[0]):02x}"
 
 
 def quoted(user: bytes) -> str:
@@ -55,7 +63,7 @@ class Trace:
             self._open = os.fdopen(descriptor, "ab", buffering=0)
         moment = datetime.now(UTC).isoformat(timespec="microseconds")
         speaker = "C" if event.side is Side.CLIENT else "S"
-        text = event.text.decode("ascii", "backslashreplace")
+        text = _CONTROL.sub(_escaped, event.text.decode("ascii", "backslashreplace"))
         self._open.write(f"{moment} {client.session} {speaker}: {text}\n".encode())
 
     def close(self) -> None:
@@ -86,8 +94,7 @@ class Journal:
         """What the core has to tell."""
         address = client.address or "unix"
         if isinstance(event, Traced):
-            if self.trace is not None:
-                self.trace.write(client, event)
+            self._traced(client, event)
         elif isinstance(event, LoggedIn):
             log.debug(
                 "logged in: user={user} address={address} mechanism={mechanism} session={session}",
@@ -102,6 +109,15 @@ class Journal:
             )  # fmt: skip
         else:
             self._violation(client, address, event)
+
+    def _traced(self, client: Client, event: Traced) -> None:
+        if self.trace is None:
+            return
+        try:
+            self.trace.write(client, event)
+        except OSError as error:  # a full disk, or a file that is not ours to write: the session goes on
+            log.error("the trace is given up: {error}", error=str(error))
+            self.trace = None
 
     def _violation(self, client: Client, address: str, event: Violation) -> None:
         log.info(

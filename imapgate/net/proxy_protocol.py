@@ -254,7 +254,9 @@ class ProxiedConnection(ProtocolWrapper):
         self._declare()
         inside.makeConnection(self)
         if header.rest and not self.disconnecting:
-            inside.dataReceived(header.rest)
+            # Where TLS has begun below meanwhile, the rest is for TLS; inside, it would pass for what TLS protected.
+            below = getattr(self.transport, "protocol", self)
+            (inside if below is self else below).dataReceived(header.rest)
 
     def _declare(self) -> None:
         """Provide what the transport provides, and of the protocols' extras those that the protocol inside has."""

@@ -40,7 +40,7 @@ from imapgate.wire.writer import quotable
 
 PROMPT = b"+ OK\r\n"
 LEAVE = b"* BYE Logging out\r\n%b OK Logged out\r\n"
-SELF = b'* ID ("name" "imapgate" "vendor" "imapgate" "support-url" "https://imapgate.invalid/")\r\n'
+SELF = b'* ID ("name" "imapgate")\r\n'
 
 _ID_FIELDS = 30  # RFC 2971 §3.3
 

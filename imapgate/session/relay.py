@@ -174,8 +174,13 @@ class Relay:
         self._out.upstream(event.data)
 
     def _take_tail(self, event: takes.MessageTail) -> None:
-        for piece in segments(event.command.parts):
-            self._out.upstream(piece)
+        pieces = segments(event.command.parts)
+        if len(pieces) > 1 and self._head_tag in self._flights:  # a long string, which upstream must ask for, too
+            self._segments = pieces[1:]
+            self._out.upstream(pieces[0])
+            self._moved(HeadEvent.ASKED)
+            return
+        self._out.upstream(pieces[0] if len(pieces) == 1 else b"\r\n")
         self._moved(HeadEvent.WRITTEN)
         self._drain()
 

@@ -118,10 +118,10 @@ class ClientSession:
             self._advance()
         return self._out.take()
 
-    def client_lost(self) -> list[Effect]:
-        """The connection to the client is gone."""
+    def client_lost(self, reason: str = "client closed") -> list[Effect]:
+        """The connection to the client is gone, or is given up for this reason."""
         if not self._ended:
-            self._end("client closed")
+            self._end(reason)
         return self._out.take()
 
     def upstream_received(self, data: bytes) -> list[Effect]:

@@ -20,7 +20,7 @@ from imapgate.config.types import (
 )
 from imapgate.errors import ConfigurationError
 
-CONF = Path(__file__).parent.parent / "conf"
+CONF = Path(__file__).parents[2] / "conf"
 NOW = datetime.datetime(2026, 11, 24, 12, 0, tzinfo=datetime.UTC)
 DAY = datetime.timedelta(days=1)
 

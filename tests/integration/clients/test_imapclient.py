@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
 from imapclient import IMAPClient  # type: ignore[import-untyped]
 from imapclient.exceptions import LoginError  # type: ignore[import-untyped]
-
-import pytest
 
 from tests.integration.clients.account import AWKWARD, Account, message
 from tests.integration.servers import wait_until

@@ -1,4 +1,4 @@
-"""The listed differences between a direct transcript and one through the gate: `differences.toml`, read and applied.
+r"""The listed differences between a direct transcript and one through the gate: `differences.toml`, read and applied.
 
 There are two kinds of rule, both on normalised transcripts.  One says what a line looks like that differs by nature::
 

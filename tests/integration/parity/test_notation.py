@@ -125,7 +125,7 @@ def test_a_rule_for_both_sides_needs_both() -> None:
     entry = _pair(r"(\S+) BAD .*", r"(\S+) BAD Unknown .*", r"\1 BAD <unknown>")
     direct, gate = ["    a1 BAD one", "    a2 BAD two"], ["    a1 BAD Unknown X", "    a2 BAD two"]
     assert entry.apply(direct, gate) == (["    a1 BAD <unknown>", "    a2 BAD two"],) * 2
-    for other in (["    a2 BAD Unknown X"], ["    a1 NO Unknown X"], ["C: a1 BAD Unknown X"], ["    a1 BAD Other"]):
+    for other in (["    a3 BAD Unknown X"], ["    a1 NO Unknown X"], ["C: a1 BAD Unknown X"], ["    a1 BAD Other"]):
         assert entry.apply(direct, other) == (direct, other)
 
 

@@ -15,7 +15,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.integration.gate import gate_for
+from tests.integration.parity.conftest import Gates
 from tests.integration.parity.suite import CASES, DIFFERENCES, Suite
 from tests.integration.servers import Dovecot, Server
 
@@ -37,16 +37,15 @@ def _selected(session: pytest.Session, server_name: str) -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def suites(request: pytest.FixtureRequest, start_server: Callable[[str], Server]) -> Iterator[Suites]:
+def suites(request: pytest.FixtureRequest, start_server: Callable[[str], Server], gates: Gates) -> Iterator[Suites]:
     """Give the suite of a server by its name, with one gate before that server."""
     running: dict[str, Suite] = {}
     with ExitStack() as stack:
 
         def suite(server_name: str) -> Suite:
             if server_name not in running:
-                server = start_server(server_name)
-                gate = stack.enter_context(gate_for(server))
-                running[server_name] = Suite(server, gate.host, gate.port)
+                gate = gates(server_name)
+                running[server_name] = Suite(start_server(server_name), gate.host, gate.port)
                 stack.callback(running[server_name].close)
                 running[server_name].begin(_selected(request.session, server_name))
             return running[server_name]
@@ -89,6 +88,21 @@ def test_no_listed_difference_is_stale(suites: Suites) -> None:
             needed |= suites(server_name).outcome(case.name).needed
     stale = [entry for entry in DIFFERENCES if entry.number not in needed]
     assert [f"{entry.number}: {entry.reason}" for entry in stale] == []
+
+
+def test_the_gates_log_holds_no_traceback(suites: Suites, gates: Gates) -> None:
+    """No case, on any server, brings about an exception in the gate."""
+    for server_name in SERVER_NAMES:
+        suites(server_name).begin([case.name for case in CASES])
+    for server_name in SERVER_NAMES:
+        for case in CASES:
+            suites(server_name).outcome(case.name)
+        log = gates(server_name).log()
+        assert "imapgate" in log
+        found = [
+            line for line in log.splitlines() if any(word in line for word in ("Traceback", "Unhandled", "critical"))
+        ]
+        assert found == [], log[-20_000:]
 
 
 class Relay(socketserver.ThreadingTCPServer):

@@ -1,0 +1,447 @@
+"""Conversations as text: what goes into the core and what must come out of it, played in several ways.
+
+A transcript is read from top to bottom.  Each line begins with one of these marks:
+
+========  =========================================================================================
+``C:``    the client sends this line (CRLF is added)
+``C.``    the client sends this, without CRLF: the content of a literal
+``C>``    the client must get this line; ``C>.`` without CRLF
+``U<``    upstream sends this line; ``U<.`` without CRLF
+``U>``    this line must be written upstream; ``U>.`` without CRLF
+``->``    something else happens: ``-> granted IMAP4rev1``, ``-> failed credentials``, ``-> challenge cXV4``,
+          ``-> tick login``, ``-> half-close``, ``-> client lost``, ``-> upstream lost``, ``-> stop Going down``,
+          ``-> tls`` (it is up), ``-> dial`` (the login asked for last is played against the ``U`` lines, too)
+``<-``    something else must be wanted: ``<- ask LOGIN user password``, ``<- hold answer``, ``<- free answer``,
+          ``<- set idle 240``, ``<- cancel idle``, ``<- report …``, ``<- trace …``, ``<- starttls client``,
+          ``<- close client``, ``<- abort client``
+``==``    the state of the connection: ``== selected``
+``--``    a remark
+========  =========================================================================================
+
+``<CR>``, ``<LF>``, ``<CRLF>``, ``<NUL>``, ``<SP>``, ``<xFF>`` and ``<a*100>`` stand for octets that are hard to write.
+
+What happens between two sets of expectations is one round.  Each round is compared as what the client got,
+what upstream got, and what else was wanted, each in order.  Timers, holds, reports and traces are compared
+where the transcript speaks of that kind at all.
+
+Every transcript is played line by line, with the lines of one side in one chunk, octet by octet, and with
+the beginning of another line behind the last one of each side (as h11 does it): the result is the same.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Iterable, Sequence
+from enum import Enum
+from typing import NamedTuple
+
+from imapgate.limits import DEFAULTS, Limits
+from imapgate.model.commands import Table, table
+from imapgate.model.failure import Failure
+from imapgate.model.secret import Credentials, Secret
+from imapgate.session import effects as wants
+from imapgate.session.login import Terms
+from imapgate.session.session import ClientSession
+from imapgate.session.upstream import Link, Originating, UpstreamLogin
+
+OPEN = Terms(starttls=False, login=True)
+"""A connection on which a login is allowed as it is."""
+
+GREETING = "* OK [CAPABILITY IMAP4rev1 LITERAL+ SASL-IR ID AUTH=PLAIN AUTH=LOGIN] imapgate ready"
+LOGGED_IN = "[CAPABILITY {}] Logged in"
+
+
+class Way(Enum):
+    """In what chunks the bytes of a transcript arrive."""
+
+    LINES = "line by line"
+    CHUNKS = "in one chunk"
+    OCTETS = "octet by octet"
+    TRAILING = "with more behind"
+
+
+WAYS = tuple(Way)
+NOT_TRAILING = (Way.LINES, Way.CHUNKS, Way.OCTETS)
+
+_LINE = re.compile(r"(C:|C\.|C>\.|C>|U<\.|U<|U>\.|U>|->|<-|==) ?(.*)\Z")
+_OCTETS = re.compile(rb"<(CRLF|CR|LF|NUL|SP|x[0-9A-F]{2}|[^<>]\*[0-9]+)>")
+_NAMED = {b"CRLF": b"\r\n", b"CR": b"\r", b"LF": b"\n", b"NUL": b"\0", b"SP": b" "}
+_OPTIONAL = {"set": "timer", "cancel": "timer", "hold": "hold", "free": "hold", "report": "report", "trace": "trace"}
+_MORE = {"C": b"zz NOO", "U": b"* 99 EXI"}
+
+
+class Step(NamedTuple):
+    """One line of a transcript."""
+
+    mark: str
+    text: str
+
+    @property
+    def side(self) -> str:
+        """``C`` or ``U``, empty for anything but octets."""
+        return self.mark[0] if self.mark[0] in "CU" else ""
+
+    @property
+    def goes_in(self) -> bool:
+        """Whether this is something that happens to the core."""
+        return self.mark in ("C:", "C.", "U<", "U<.", "->")
+
+    @property
+    def data(self) -> bytes:
+        """The octets that the line stands for."""
+        octets = _OCTETS.sub(_octets, self.text.encode("utf-8"))
+        return octets if self.mark.endswith(".") else octets + b"\r\n"
+
+
+def _octets(found: re.Match[bytes]) -> bytes:
+    name = found[1]
+    if name in _NAMED:
+        return _NAMED[name]
+    if b"*" in name:
+        return name[:1] * int(name[2:])
+    return bytes([int(name[1:], 16)])
+
+
+class Round(NamedTuple):
+    """What happens, and what must come of it."""
+
+    happens: list[Step]
+    expected: list[Step]
+
+
+def parse(text: str) -> list[Round]:
+    """The rounds of a transcript."""
+    rounds = [Round([], [])]
+    for line in text.splitlines():
+        line = line.strip()
+        if not line or line.startswith("--"):
+            continue
+        found = _LINE.match(line)
+        assert found is not None, f"no line of a transcript: {line}"
+        step = Step(found[1], found[2])
+        if step.goes_in and rounds[-1].expected:
+            rounds.append(Round([], []))
+        (rounds[-1].happens if step.goes_in else rounds[-1].expected).append(step)
+    return rounds
+
+
+class Got:
+    """What came out of one round."""
+
+    def __init__(self) -> None:
+        self.octets = {"C": b"", "U": b""}
+        self.wanted: list[str] = []
+        self.state = ""
+
+    def expect(self, steps: Iterable[Step]) -> None:
+        """Fill in what a transcript expects."""
+        for step in steps:
+            if step.mark == "==":
+                self.state = step.text
+            elif step.side:
+                self.octets[step.side] += step.data
+            else:
+                self.wanted.append(step.text)
+
+    def lines(self) -> list[str]:
+        """As a transcript, what the client got first."""
+        lines = [f"{side}> {line!r}" for side in "CU" for line in self.octets[side].splitlines(keepends=True)]
+        return lines + [f"<- {text}" for text in self.wanted] + ([f"== {self.state}"] if self.state else [])
+
+
+def words(effect: wants.Effect | wants.Answer) -> str:
+    """An effect, or a step of an upstream login, as a transcript has it; not for what is sent."""
+    match effect:
+        case wants.Hold(_, reason):
+            return f"hold {reason.name.lower()}"
+        case wants.Free(_, reason):
+            return f"free {reason.name.lower()}"
+        case wants.SetTimer(timer, seconds):
+            return f"set {timer.value} {seconds:g}"
+        case wants.CancelTimer(timer):
+            return f"cancel {timer.value}"
+        case wants.StartTLS(side):
+            return f"starttls {side.value}"
+        case wants.Close(side, abort):
+            return f"{'abort' if abort else 'close'} {side.value}"
+        case wants.Ask(login):
+            return f"ask {_login_words(login)}"
+        case wants.Respond(data):
+            return f"respond {data.reveal().decode()}".rstrip()
+        case wants.Report(event):
+            return _report_words(event)
+        case wants.Granted(link):
+            return f"granted {link.capabilities.decode()}".rstrip()
+        case wants.Challenge(data):
+            return f"challenge {data.decode()}".rstrip()
+        case wants.Failed(failure):
+            return f"failed {failure.value}"
+    raise AssertionError(effect)
+
+
+def _login_words(login: wants.Login) -> str:
+    found = [login.mechanism]
+    if login.credentials is not None:
+        found += [login.credentials.user, login.credentials.password.reveal()]
+        if login.credentials.authorisation:
+            found += [b"as", login.credentials.authorisation]
+    if login.initial is not None:
+        found += [b"initial", login.initial.reveal()]
+    found += [b"%b=%b" % pair for pair in login.client_id]
+    return b" ".join(found).decode("utf-8", "backslashreplace")
+
+
+def _report_words(event: wants.Event) -> str:
+    match event:
+        case wants.LoggedIn(user, mechanism):
+            return f"report logged in {user.decode()} {mechanism.decode()}"
+        case wants.LoginFailed(user, mechanism, failure):
+            return f"report login failed {user.decode()} {mechanism.decode()} {failure.value}"
+        case wants.Violation(side, text):
+            return f"report violation {side.value} {text}"
+        case wants.Traced(side, line):
+            return f"trace {side.value} {line.decode()}".rstrip()
+
+
+class Stage:
+    """What a transcript is played on: a session, an upstream login, or one after the other.
+
+    :ivar session: the session; ``None`` where only an upstream login is played
+    :ivar upstream: the login, while it is under way
+    """
+
+    def __init__(
+        self, session: ClientSession | None, upstream: UpstreamLogin | None, limits: Limits, terms: Terms
+    ) -> None:
+        self.session = session
+        self.upstream = upstream
+        self._limits = limits
+        self._terms = terms
+        self._asked: wants.Login | None = None
+        self.got = Got()
+
+    def feed(self, side: str, data: bytes) -> None:
+        """One chunk from a side."""
+        if side == "C":
+            assert self.session is not None
+            self.perform(self.session.client_received(data))
+        elif self.upstream is not None:
+            self.perform(self.upstream.received(data))
+        else:
+            assert self.session is not None
+            self.perform(self.session.upstream_received(data))
+
+    def happen(self, text: str) -> None:
+        """Anything else that happens; ``text`` is what stands behind ``->``."""
+        word, _, rest = text.partition(" ")
+        self.perform(_HAPPENS[word](self, rest))
+
+    def perform(self, effects: Sequence[wants.Effect | wants.Answer]) -> None:
+        """Note effects; what an upstream login on stage has to say goes to the session."""
+        for effect in effects:
+            if isinstance(effect, wants.SendClient):
+                self.got.octets["C"] += effect.data
+            elif isinstance(effect, wants.SendUpstream):
+                self.got.octets["U"] += effect.data
+            elif isinstance(effect, wants.Granted | wants.Challenge | wants.Failed) and self.session is not None:
+                if not isinstance(effect, wants.Challenge):
+                    self.upstream = None
+                self.perform(self.session.answered(effect))
+            else:
+                self._note(effect)
+
+    def _note(self, effect: wants.Effect | wants.Answer) -> None:
+        self.got.wanted.append(words(effect))
+        if isinstance(effect, wants.Ask):
+            self._asked = effect.question
+        elif isinstance(effect, wants.Respond) and self.upstream is not None:
+            self.perform(self.upstream.respond(effect.data))
+
+    def _tls(self, rest: str) -> Sequence[wants.Effect | wants.Answer]:
+        if self.upstream is not None:
+            return self.upstream.connected()
+        assert self.session is not None
+        return self.session.client_connected(self._terms._replace(starttls=False, login=True))
+
+    def _dial(self, rest: str) -> Sequence[wants.Effect | wants.Answer]:
+        assert self._asked is not None
+        self.upstream = UpstreamLogin(self._limits, self._asked, starttls=rest == "starttls")
+        return ()
+
+    def _granted(self, rest: str) -> Sequence[wants.Effect | wants.Answer]:
+        assert self.session is not None
+        traced = rest.startswith("traced ")
+        link = Link(self._limits)
+        link.capabilities = rest.removeprefix("traced ").encode()
+        return self.session.answered(wants.Granted(link, traced))
+
+    def _client(self, rest: str) -> Sequence[wants.Effect | wants.Answer]:
+        assert rest == "lost"
+        assert self.session is not None
+        return self.session.client_lost()
+
+    def _upstream(self, rest: str) -> Sequence[wants.Effect | wants.Answer]:
+        if self.upstream is not None:
+            return self.upstream.lost()
+        assert self.session is not None
+        return self.session.upstream_lost(Failure(rest.removeprefix("lost").strip() or "lost"))
+
+    def _respond(self, rest: str) -> Sequence[wants.Effect | wants.Answer]:
+        assert self.upstream is not None
+        return self.upstream.respond(Secret(rest.encode()))
+
+    def _told(self, call: Callable[[ClientSession], Sequence[wants.Effect]]) -> Sequence[wants.Effect]:
+        assert self.session is not None
+        return call(self.session)
+
+
+_HAPPENS: dict[str, Callable[[Stage, str], Sequence[wants.Effect | wants.Answer]]] = {
+    "tls": Stage._tls,
+    "dial": Stage._dial,
+    "granted": Stage._granted,
+    "failed": lambda stage, rest: stage._told(lambda session: session.answered(wants.Failed(Failure(rest)))),
+    "challenge": lambda stage, rest: stage._told(lambda session: session.answered(wants.Challenge(rest.encode()))),
+    "client": Stage._client,
+    "upstream": Stage._upstream,
+    "respond": Stage._respond,
+    "tick": lambda stage, rest: stage._told(lambda session: session.ticked(wants.Timer(rest))),
+    "half-close": lambda stage, rest: stage._told(ClientSession.client_half_closed),
+    "stop": lambda stage, rest: stage._told(lambda session: session.stop(rest.encode())),
+}
+
+
+def _chunks(happens: list[Step], way: Way, last: dict[str, Step]) -> list[tuple[str, bytes | str]]:
+    """What happens in a round, in order: a side and a chunk, or no side and the words."""
+    chunks: list[tuple[str, bytes | str]] = []
+    for step in happens:
+        if not step.side:
+            chunks.append(("", step.text))
+            continue
+        data = step.data
+        if way is Way.TRAILING and last[step.side] is step:
+            data += _MORE[step.side]
+        if way is Way.OCTETS:
+            chunks += [(step.side, data[place : place + 1]) for place in range(len(data))]
+            continue
+        if way is not Way.LINES and chunks and chunks[-1][0] == step.side:
+            before = chunks.pop()[1]
+            assert isinstance(before, bytes)
+            data = before + data
+        chunks.append((step.side, data))
+    return chunks
+
+
+def perform(rounds: list[Round], make: Callable[[], Stage], ways: Sequence[Way] = WAYS) -> Stage:
+    """Play the rounds in all the ways, each on a stage of its own; return the last stage.
+
+    :raise AssertionError: with the difference, at the first round that came out otherwise.
+    """
+    steps = [step for found in rounds for step in found.happens]
+    last = {step.side: step for step in steps if step.side}
+    spoken = {_OPTIONAL.get(step.text.split()[0]) for found in rounds for step in found.expected if step.mark == "<-"}
+    stage = make()
+    for way in ways:
+        stage = make()
+        for number, found in enumerate(rounds, 1):
+            stage.got = got = Got()
+            for side, what in _chunks(found.happens, way, last):
+                if isinstance(what, bytes):
+                    stage.feed(side, what)
+                else:
+                    stage.happen(what)
+            expected = Got()
+            expected.expect(found.expected)
+            got.wanted = [text for text in got.wanted if _OPTIONAL.get(text.split()[0]) in {None, *spoken}]
+            if expected.state and stage.session is not None:
+                got.state = stage.session.state.value
+            if expected.lines() != got.lines():
+                happened = "".join(f"  {step.mark} {step.text[:200]}\n" for step in found.happens)
+                difference = "\n".join(line[:300] for line in difflib.ndiff(expected.lines(), got.lines()))
+                raise AssertionError(
+                    f"round {number}, {way.value}: after\n{happened}expected (-), got (+):\n{difference}"
+                )
+    return stage
+
+
+def play(
+    text: str,
+    *,
+    limits: Limits = DEFAULTS,
+    terms: Terms = OPEN,
+    extra_verbs: Sequence[str] = (),
+    ways: Sequence[Way] = WAYS,
+) -> ClientSession:
+    """Play a transcript on a session whose client has been greeted; return the session at the end."""
+    commands: Table = table(extra_verbs)
+
+    def make() -> Stage:
+        session = ClientSession(limits, commands)
+        session.client_connected(terms)
+        return Stage(session, None, limits, terms)
+
+    session = perform(parse(text), make, ways).session
+    assert session is not None
+    return session
+
+
+def relay(
+    text: str,
+    *,
+    capabilities: str = "IMAP4rev1 IDLE ENABLE CONDSTORE QRESYNC UTF8=ACCEPT",
+    limits: Limits = DEFAULTS,
+    extra_verbs: Sequence[str] = (),
+    traced: bool = False,
+    ways: Sequence[Way] = WAYS,
+) -> ClientSession:
+    """Play a transcript on a session whose client is logged in; upstream has these capabilities."""
+    commands: Table = table(extra_verbs)
+
+    def make() -> Stage:
+        session = logged_in(limits, commands, capabilities.encode(), traced)
+        return Stage(session, None, limits, OPEN)
+
+    session = perform(parse(text), make, ways).session
+    assert session is not None
+    return session
+
+
+def logged_in(
+    limits: Limits = DEFAULTS,
+    commands: Table | None = None,
+    capabilities: bytes = b"IMAP4rev1 IDLE",
+    traced: bool = False,
+) -> ClientSession:
+    """A session whose client has just logged in."""
+    session = ClientSession(limits, table() if commands is None else commands)
+    session.client_connected(OPEN)
+    session.client_received(b"l LOGIN user password\r\n")
+    link = Link(limits)
+    link.capabilities = capabilities
+    session.answered(wants.Granted(link, traced))
+    return session
+
+
+def login_of(user: str, password: str) -> wants.Login:
+    """The question that a LOGIN command puts."""
+    return wants.Login(b"LOGIN", Credentials(user.encode(), Secret(password.encode())))
+
+
+def upstream(
+    text: str,
+    login: wants.Login | None,
+    *,
+    starttls: bool = False,
+    originating: Originating = (),
+    limits: Limits = DEFAULTS,
+    ways: Sequence[Way] = WAYS,
+) -> UpstreamLogin:
+    """Play a transcript on an upstream login alone; return it at the end."""
+
+    def make() -> Stage:
+        core = UpstreamLogin(limits, login, starttls=starttls, originating=originating)
+        return Stage(None, core, limits, OPEN)
+
+    core = perform(parse(text), make, ways).upstream
+    assert core is not None
+    return core

@@ -1,0 +1,327 @@
+"""Any interleaving of octets, answers, losses and timers: a client, a session and a server under hypothesis.
+
+What always holds: a client's tag is answered at most once; the server sees what the client asked for and nothing
+else, each command once and in order; what the server says untagged arrives whole and in order; holds and frees
+come in pairs; nothing comes after the end; no time limit is set twice or cancelled for nothing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from imapgate.limits import DEFAULTS
+from imapgate.model.failure import Failure
+from imapgate.session import effects as wants
+from imapgate.session.states import Connection
+from tests.session.peers import Receiver, Server
+from tests.session.playbook import logged_in
+
+LIMITS = replace(DEFAULTS, pipelined_commands=4, bad_commands_after_login=1000)
+COMPLETIONS = st.sampled_from([b"OK done", b"NO no {5}", b"BAD [ALERT] what", b"OK [READ-WRITE] x"])
+CONTENT = st.sampled_from([b"", b"abc", b"a1 LOGOUT\r\n", b"\r\ng1 OK done\r\n", b"\xc3\xa4", b"x DELETE evil\r\n", b"{5+}"])
+OWN = (b"* CAPABILITY", b"* ID", b"* ENABLED", b"* BYE", b"* BAD", b"+")
+LOSSES = (Failure.LOST, Failure.TIMED_OUT)
+
+
+class Conversation(RuleBasedStateMachine):
+    """A client that has logged in, its session, and its server."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.session = logged_in(LIMITS)
+        self.server = Server()
+        self.receiver = Receiver()
+        self.wire = b""  # what the client has sent that is not yet delivered
+        self.rest: list[tuple[bytes, bytes]] = []  # per literal that waits for a +: the content, and what follows
+        self.tag = b""  # of the command that waits for it
+        self.number = 0
+        self.asked: list[bytes] = []  # verb and arguments of each command, as the server has to see it
+        self.tags: set[bytes] = set()
+        self.idle: bytes | None = None  # the tag of an IDLE without its DONE
+        self.held: wants.Reason | None = None
+        self.timers = {wants.Timer.IDLE, wants.Timer.UPSTREAM}
+        self.closed: list[wants.Close] = []
+        self.delivered = b""
+
+    # --- the client's commands ------------------------------------------------------------------------------
+
+    @property
+    def may_send(self) -> bool:
+        """Whether the client is free to begin a command."""
+        return not self.closed and not self.rest and self.idle is None
+
+    def command(self, *parts: bytes | tuple[bytes, bool], seen: bytes | None) -> None:
+        """Send a command; literals are pairs of content and whether they are synchronising."""
+        self.number += 1
+        self.tag = b"c%d" % self.number
+        self.tags.add(self.tag)
+        if seen is not None:
+            self.asked.append(seen)
+        text = [b""]
+        pieces: list[bytes] = []
+        for part in (self.tag + b" ", *parts):
+            if isinstance(part, bytes):
+                text.append(part)
+            elif part[1]:
+                pieces.append(b"".join([*text, b"{%d}\r\n" % len(part[0])]))
+                text = [part[0]]
+            else:
+                text.append(b"{%d+}\r\n%b" % (len(part[0]), part[0]))
+        pieces.append(b"".join([*text, b"\r\n"]))
+        self.wire += pieces[0]
+        self.rest = [(self.tag, piece) for piece in pieces[1:]]
+
+    @precondition(lambda self: self.may_send)
+    @rule(verb=st.sampled_from([b"NOOP", b"CHECK", b"NAMESPACE"]))
+    def plain(self, verb: bytes) -> None:
+        """A command without arguments."""
+        self.command(verb, seen=verb)
+
+    @precondition(lambda self: self.may_send)
+    @rule(verb=st.sampled_from([b"SELECT", b"EXAMINE", b"DELETE"]), content=CONTENT, synchronising=st.booleans())
+    def mailbox(self, verb: bytes, content: bytes, synchronising: bool) -> None:
+        """A command with a literal."""
+        self.command(verb + b" ", (content, synchronising), seen=_written(verb, b" ", content))
+
+    @precondition(lambda self: self.may_send)
+    @rule(first=CONTENT, second=CONTENT, one=st.booleans(), two=st.booleans())
+    def rename(self, first: bytes, second: bytes, one: bool, two: bool) -> None:
+        """A command with two literals."""
+        seen = _written(b"RENAME", b" ", first, b" ", second)
+        self.command(b"RENAME ", (first, one), b" ", (second, two), seen=seen)
+
+    @precondition(lambda self: self.may_send)
+    @rule(contents=st.lists(CONTENT, min_size=1, max_size=3), synchronising=st.lists(st.booleans(), min_size=3, max_size=3))
+    def append(self, contents: list[bytes], synchronising: list[bool]) -> None:
+        """One message or several."""
+        parts: list[bytes | tuple[bytes, bool]] = [b"APPEND INBOX"]
+        seen = b"APPEND INBOX"
+        for content, kind in zip(contents, synchronising, strict=False):
+            parts += [b" ", (content, kind)]
+            seen += b" {%d}%b" % (len(content), content)
+        self.command(*parts, seen=seen)
+
+    @precondition(lambda self: self.may_send)
+    @rule(content=CONTENT, verb=st.sampled_from([b"XBAD ", b"NOOP ", b"FETCH (((", b"LOGIN ", b"STATUS INBOX ", b"IDLE "]))
+    def refused(self, content: bytes, verb: bytes) -> None:
+        """A command that the gate refuses, with a literal sent unasked."""
+        self.command(verb + b" " * (verb[-1:] != b" "), (content, False), seen=None)
+
+    @precondition(lambda self: self.may_send)
+    @rule(verb=st.sampled_from([b"CAPABILITY", b"ID NIL", b"XFOO", b"SELECT", b"ENABLE X", b"UID NOOP", b"NOOP {3}"]))
+    def own(self, verb: bytes) -> None:
+        """What the gate answers itself."""
+        self.command(verb, seen=None)
+
+    @precondition(lambda self: self.may_send)
+    @rule(content=CONTENT, synchronising=st.booleans())
+    def cancel_update(self, content: bytes, synchronising: bool) -> None:
+        """CANCELUPDATE, whose arguments the gate writes anew."""
+        self.command(b"CANCELUPDATE ", (content, synchronising), seen=_written(b"CANCELUPDATE", b" ", content))
+
+    @precondition(lambda self: self.may_send)
+    @rule()
+    def begin_idle(self) -> None:
+        """IDLE."""
+        self.command(b"IDLE", seen=b"IDLE")
+        self.idle = self.tag
+
+    @precondition(lambda self: self.idle is not None and not self.closed)
+    @rule()
+    def done(self) -> None:
+        """DONE; pipelined behind IDLE or not."""
+        self.wire += b"DONE\r\n"
+        self.idle = None
+
+    @precondition(lambda self: self.may_send)
+    @rule()
+    def logout(self) -> None:
+        """LOGOUT; the client goes on sending all the same."""
+        self.command(b"LOGOUT", seen=None)
+
+    # --- the wires ------------------------------------------------------------------------------------------
+
+    @precondition(lambda self: self.wire and not self.closed)
+    @rule(most=st.sampled_from([1, 3, 10, 1000]))
+    def client_octets(self, most: int) -> None:
+        """Some of what the client sent arrives; a little more may come while it is held."""
+        data, self.wire = self.wire[:most], self.wire[most:]
+        self.perform(self.session.client_received(data))
+
+    @precondition(lambda self: self.server.out and not self.closed)
+    @rule(most=st.sampled_from([1, 3, 10, 1000]))
+    def upstream_octets(self, most: int) -> None:
+        """Some of what the server said arrives."""
+        data = self.server.deliver(most)
+        self.delivered += data
+        self.perform(self.session.upstream_received(data))
+
+    # --- the server -----------------------------------------------------------------------------------------
+
+    @precondition(lambda self: self.server.pending)
+    @rule(which=st.integers(0, 9), completion=COMPLETIONS)
+    def complete(self, which: int, completion: bytes) -> None:
+        """The server completes a command, in any order."""
+        self.server.complete(which, completion)
+
+    @precondition(lambda self: self.server.asked)
+    @rule(refuse=st.booleans(), completion=st.sampled_from([b"NO no", b"BAD no {3}"]))
+    def literal(self, refuse: bool, completion: bytes) -> None:
+        """The server asks for a literal, or refuses it."""
+        if refuse:
+            self.server.refuse(completion)
+        else:
+            self.server.ask()
+
+    @precondition(lambda self: self.server.reading)
+    @rule()
+    def abandon(self) -> None:
+        """The server answers a command in the middle of its literal."""
+        self.server.abandon(b"NO full")
+
+    @precondition(lambda self: self.server.idle_asked)
+    @rule(answer=st.sampled_from([b"+ idling", b"NO not now"]))
+    def answer_idle(self, answer: bytes) -> None:
+        """The server begins to idle, or does not."""
+        self.server.answer_idle(answer)
+
+    @rule(content=st.sampled_from([b"", b"abc", b"g1 OK done\r\n", b"+ x\r\n* BYE\r\n"]), kind=st.integers(0, 3))
+    def unasked(self, content: bytes, kind: int) -> None:
+        """The server says something untagged."""
+        number = len(self.server.said)
+        forms = (
+            b"* %d EXISTS\r\n" % number,
+            b"* %d FETCH (BODY[] {%d}\r\n%b)\r\n" % (number, len(content), content),
+            b"* LIST () {%d}\r\n%b u%d\r\n" % (len(content), content, number),
+            b"* OK [ALERT] u%d {7}\r\n" % number,
+        )
+        self.server.say(forms[kind])
+
+    # --- time, and the ends ---------------------------------------------------------------------------------
+
+    @precondition(lambda self: self.timers)
+    @rule(which=st.integers(0, 3))
+    def tick(self, which: int) -> None:
+        """A timer that was set goes off."""
+        timer = sorted(self.timers, key=lambda timer: timer.value)[which % len(self.timers)]
+        self.timers.discard(timer)
+        self.perform(self.session.ticked(timer))
+
+    @precondition(lambda self: self.number > 8)
+    @rule(how=st.sampled_from(["half", "client", "upstream", "timed out", "stop"]))
+    def end(self, how: str) -> None:
+        """The connection ends in one of the ways in which it can; later calls do nothing."""
+        session = self.session
+        if how == "half":
+            self.perform(session.client_half_closed())
+        elif how == "client":
+            self.perform(session.client_lost())
+        elif how == "stop":
+            self.perform(session.stop(b"Going down"))
+        else:
+            self.perform(session.upstream_lost(LOSSES[how == "timed out"]))
+
+    # --- performing -----------------------------------------------------------------------------------------
+
+    def perform(self, effects: Sequence[wants.Effect]) -> None:
+        """Do what the session wants, as the shell would."""
+        for effect in effects:
+            assert not self.closed or isinstance(effect, wants.Close), "something after the end"
+            match effect:
+                case wants.SendClient(data):
+                    self.receiver.take(data)
+                    self.client_reads()
+                case wants.SendUpstream(data):
+                    self.server.take(data)
+                case wants.Hold(_, reason):
+                    assert self.held is None, "held twice"
+                    self.held = reason
+                case wants.Free(_, reason):
+                    assert self.held is reason, "freed what was not held"
+                    self.held = None
+                case wants.SetTimer(timer):
+                    self.timers.add(timer)
+                case wants.CancelTimer(timer):
+                    self.timers.discard(timer)
+                case wants.Close():
+                    self.closed.append(effect)
+                case wants.Report():
+                    pass
+                case _:
+                    raise AssertionError(effect)
+
+    def client_reads(self) -> None:
+        """The client goes on with its literal when it gets a ``+``, and gives it up when its tag is answered."""
+        for response in self.receiver.responses[getattr(self, "read", 0) :]:
+            word = response.split(b" ", 1)[0]
+            if response.startswith(b"+") and self.rest:
+                self.wire += self.rest.pop(0)[1]
+            elif word == self.tag:
+                self.rest = []
+            if word == self.idle:
+                self.idle = None
+        self.read = len(self.receiver.responses)
+
+    # --- what always holds ----------------------------------------------------------------------------------
+
+    @invariant()
+    def each_tag_once(self) -> None:
+        """Every tag that is answered is the client's, and answered once."""
+        words = [line.split(b" ", 1)[0] for line in self.receiver.responses]
+        counts = Counter(word for word in words if word != b"*" and not word.startswith(b"+"))
+        assert set(counts) <= self.tags | {b"DONE"}
+        assert not [tag for tag, count in counts.items() if count > 1 and tag != b"DONE"]
+
+    @invariant()
+    def nothing_is_added_upstream(self) -> None:
+        """The server sees what was asked for, in order: nothing more, nothing twice."""
+        wanted = iter(self.asked)
+        for command in self.server.seen:
+            if command.text not in (b"LOGOUT", b""):
+                assert any(command.text == text for text in wanted), (command, self.asked)
+        assert [command.text for command in self.server.seen].count(b"LOGOUT") <= 1
+        assert len({command.tag for command in self.server.seen}) == len(self.server.seen)
+
+    @invariant()
+    def responses_arrive_whole_and_in_order(self) -> None:
+        """What the server said untagged is what the client got."""
+        got = [line for line in self.receiver.responses if line.startswith(b"* ") and not line.startswith(OWN)]
+        assert got == self.server.said[: len(got)]
+        if not self.closed:
+            expected = Receiver()
+            expected.take(self.delivered)
+            assert got == [line for line in expected.responses if line.startswith(b"* ")]
+
+    @invariant()
+    def the_end_is_the_end(self) -> None:
+        """Both sides are closed together, upstream first, once; a cut only in the middle of a response."""
+        if self.closed:
+            assert [close.side for close in self.closed] == [wants.Side.UPSTREAM, wants.Side.CLIENT]
+            assert self.session.state is Connection.LOGOUT
+            assert self.session.reason
+            assert not self.timers
+        else:
+            assert self.session.state is not Connection.LOGOUT
+
+
+def _written(verb: bytes, *parts: bytes) -> bytes:
+    """A command as the gate writes it: strings at every second place."""
+    text = verb + parts[0]
+    for place, part in enumerate(parts[1:]):
+        if place % 2:
+            text += part
+        elif part.isascii() and part.decode().isprintable():
+            text += b'"%b"' % part
+        else:
+            text += b"{%d}%b" % (len(part), part)
+    return text
+
+
+TestConversation = Conversation.TestCase
+TestConversation.settings = settings(settings(), stateful_step_count=60)
