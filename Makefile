@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+CORE   := imapgate/wire/*,imapgate/model/*,imapgate/session/*,imapgate/errors.py,imapgate/limits.py
 
 .PHONY: help demo test soak check docs peers clean
 help:
@@ -25,8 +26,9 @@ demo: $(STAMP)
 	$(BIN)/twistd -n imapgate --demo
 
 test: $(STAMP) peers
-	$(BIN)/python -m pytest -m 'not soak' --cov=imapgate --cov-report= --durations=10
-	$(BIN)/coverage report --include='imapgate/wire/*,imapgate/model/*,imapgate/session/*,imapgate/errors.py,imapgate/limits.py' --fail-under=100
+	$(BIN)/python -m pytest -m 'not soak' --ignore=tests/integration --ignore=tests/fuzz --cov=imapgate --cov-report=
+	$(BIN)/coverage report --include='$(CORE)' --fail-under=100
+	$(BIN)/python -m pytest -m 'not soak' tests/fuzz tests/integration --durations=10
 
 soak: $(STAMP) peers
 	$(BIN)/python -m pytest -m soak --durations=0

@@ -104,9 +104,21 @@ def memory(roots):
     return n, rss, pss
 
 
+def autogroup(pid, nice):
+    """The kernel weighs whole terminal sessions first, where it groups them, and only then their processes."""
+    try:
+        with open(f"/proc/{pid}/autogroup", "w") as f:
+            f.write(str(nice))
+    except OSError:
+        pass
+
+
 def pin(targets, cpus, nice=0):
     """Set the CPU affinity and the priority of every thread of the backend and the targets."""
-    for p in stack.tree([r for t in targets for r in t.roots()] + stack.pids("direct")):
+    roots = [r for t in targets for r in t.roots()] + stack.pids("direct")
+    for p in [*roots, os.getpid()]:
+        autogroup(p, nice)
+    for p in stack.tree(roots):
         try:
             for t in os.listdir(f"/proc/{p}/task"):
                 os.sched_setaffinity(int(t), cpus)

@@ -79,6 +79,11 @@ def _login(options: argparse.Namespace) -> Login | None:
     return Login(b"PLAIN", Credentials(options.user.encode(), Secret(password.encode())))
 
 
+def _printable(octets: bytes) -> str:
+    """What a server said, with nothing in it that a terminal would obey."""
+    return "".join(chr(octet) if 0x20 <= octet < 0x7F else f"\\x{octet:02x}" for octet in octets)
+
+
 def _probe(options: argparse.Namespace) -> int:
     configured = from_options(options.endpoint, "tcp:1143:interface=127.0.0.1").upstreams["main"]
     tls = Tls.STARTTLS if options.starttls else Tls.NONE if options.plain else configured.tls
@@ -93,16 +98,16 @@ def _probe(options: argparse.Namespace) -> int:
             upstream_of(reactor, configured, DEFAULTS), DEFAULTS, reactor, login
         ):
             print(f"endpoint      {door.name}, TLS {tls.value}")
-            print(f"greeting      {core.greeting.decode('ascii', 'backslashreplace') or '(none)'}")
+            print(f"greeting      {_printable(core.greeting) or '(none)'}")
             if core.offered:
-                print(f"before login  {core.offered.decode('ascii', 'backslashreplace')}")
+                print(f"before login  {_printable(core.offered)}")
             if isinstance(outcome, Granted) and login is not None:
-                print(f"after login   {outcome.link.capabilities.decode('ascii', 'backslashreplace')}")
-                print(f"clients see   {capability.after_login(outcome.link.capabilities).decode()}")
+                print(f"after login   {_printable(outcome.link.capabilities)}")
+                print(f"clients see   {_printable(capability.after_login(outcome.link.capabilities))}")
             elif isinstance(outcome, Granted):
                 relayed = capability.mechanisms(capability.parse(core.offered))
                 shown = capability.before_login(starttls=False, login=True, relayed=relayed)
-                print(f"clients see   {shown.decode()} (before login, under TLS)")
+                print(f"clients see   {_printable(shown)} (before login, under TLS)")
             else:
                 print(f"failed        {outcome.failure.value}" + (f": {detail}" if detail else ""))
                 status[0] = 1
