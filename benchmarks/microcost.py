@@ -18,7 +18,7 @@ from imapgate.limits import DEFAULTS
 from imapgate.session import effects
 from imapgate.session.login import Terms
 from imapgate.session.session import ClientSession
-from imapgate.session.upstream import Link
+from imapgate.session.link import Link
 
 CHUNK = 65536
 WEBMAIL = (b"UID FETCH 4711:4760 (UID RFC822.SIZE FLAGS INTERNALDATE BODYSTRUCTURE BODY.PEEK[HEADER.FIELDS (DATE FROM TO SUBJECT "

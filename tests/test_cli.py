@@ -55,7 +55,7 @@ def imapgate(*words: object, password: str | None = None) -> tuple[int, str, str
 
 def fields(text: str) -> dict[str, str]:
     """What probe says of one endpoint, by its heading."""
-    return dict(re.split(r"  +", line, maxsplit=1) for line in text.splitlines())  # type: ignore[arg-type]
+    return dict(re.split(r"  +", line, maxsplit=1) for line in text.splitlines())
 
 
 # -- version, help ----------------------------------------------------------------------------------------------------
@@ -213,7 +213,7 @@ def test_probe_with_credentials(server: Dovecot, someone: User, how: str) -> Non
 def test_probe_fails(server: Dovecot, someone: User, fault: str) -> None:
     """What goes wrong is named, with status 1; no password is printed or sent where it may not be."""
     authority = server.certificate
-    words, name, expected = {
+    faults: dict[str, tuple[list[str], str, str]] = {
         "wrong password": ([f"tcp:127.0.0.1:{server.port}"], someone.name, "credentials"),
         "wrong name": (
             [f"tls:localhost:{server.tls_port}", "--ca", authority, "--server-name", "mail.example.org"],
@@ -223,7 +223,8 @@ def test_probe_fails(server: Dovecot, someone: User, fault: str) -> None:
         "unknown authority": ([f"tls:localhost:{server.tls_port}"], someone.name, "tls"),
         "refused": ([f"tcp:127.0.0.1:{free_port()}"], someone.name, "refused"),
         "no TLS": ([f"tls:localhost:{server.port}", "--ca", authority], someone.name, ""),
-    }[fault]
+    }
+    words, name, expected = faults[fault]
     status, out, err = imapgate("probe", *words, "--user", name, password="canary-wrong")
     assert status == 1
     assert fields(out)["failed"].startswith(expected)

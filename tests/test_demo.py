@@ -101,7 +101,7 @@ def test_a_session(demo: Demo) -> None:
     with imaplib.IMAP4("127.0.0.1", PORT, timeout=20) as client:
         client.login("demo", "demo")
         count = int(client.select("INBOX")[1][0] or b"0")
-        assert client.append("INBOX", "", None, body)[0] == "OK"  # type: ignore[arg-type]
+        assert client.append("INBOX", "", None, body)[0] == "OK"
         client.noop()
         fetched = client.fetch(str(count + 1), "(BODY.PEEK[])")[1]
         assert [part[1] for part in fetched if isinstance(part, tuple)] == [body]

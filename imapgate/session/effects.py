@@ -7,13 +7,11 @@ core later, never from inside.
 from __future__ import annotations
 
 from enum import Enum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from imapgate.model.failure import Failure
 from imapgate.model.secret import Credentials, Secret
-
-if TYPE_CHECKING:
-    from imapgate.session.upstream import Link
+from imapgate.session.link import Link
 
 
 class Side(Enum):

@@ -16,6 +16,7 @@ from imapgate.model.commands import Changes, Command, Rule, arguments
 from imapgate.session import intake as takes
 from imapgate.session.effects import Reason, Report, Side, Traced
 from imapgate.session.intake import Intake
+from imapgate.session.link import Link
 from imapgate.session.login import LEAVE, PROMPT, SELF
 from imapgate.session.outbox import Outbox
 from imapgate.session.responses import (
@@ -37,7 +38,6 @@ from imapgate.session.states import (
     Sending,
     SendingEvent,
 )
-from imapgate.session.upstream import Link
 from imapgate.wire.writer import Literal, Part, segments, string
 
 

@@ -18,8 +18,8 @@ from imapgate.model import capability
 from imapgate.model.failure import Failure
 from imapgate.model.secret import Secret
 from imapgate.session.effects import Answer, Challenge, Failed, Granted, Login, SendUpstream, Side, StartTLS
+from imapgate.session.link import Link
 from imapgate.session.responses import STATUS, capabilities
-from imapgate.wire.scanner import ResponseScanner
 from imapgate.wire.writer import segments, string
 
 Step = SendUpstream | StartTLS | Answer
@@ -28,25 +28,6 @@ Originating = tuple[tuple[bytes, bytes], ...]
 
 _TEMPORARY = frozenset((b"UNAVAILABLE", b"LIMIT", b"INUSE", b"SERVERBUG", b"CONTACTADMIN"))
 _CONTINUATION = re.compile(rb"\+ ?([^\r\n]*)\r\n\Z")
-
-
-class Link:
-    """One connection to an upstream server, as the core sees it: its stream, its tags, its capabilities."""
-
-    __slots__ = ("_number", "capabilities", "scanner", "unread")
-
-    def __init__(self, limits: Limits) -> None:
-        self.scanner = ResponseScanner(limits.upstream_line)
-        self.capabilities = b""
-        """What the server last said of its capabilities, as it came."""
-        self.unread: list[tuple[bool, bytes]] = []
-        """What came in one chunk with the last answer to the login, and is the session's to read."""
-        self._number = 0
-
-    def next_tag(self) -> bytes:
-        """A tag that was never used on this connection."""
-        self._number += 1
-        return b"g%d" % self._number
 
 
 class Stage(Enum):

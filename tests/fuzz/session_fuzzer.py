@@ -19,9 +19,9 @@ import atheris
 with atheris.instrument_imports(include=["imapgate"]):
     from imapgate.limits import Limits
     from imapgate.session.effects import Close, Effect, Granted, SendClient, SendUpstream, Side
+    from imapgate.session.link import Link
     from imapgate.session.login import Terms
     from imapgate.session.session import ClientSession
-    from imapgate.session.upstream import Link
 
 from tests.integration.reference import allowed
 from tests.integration.test_smuggling import NASTY, PALETTE

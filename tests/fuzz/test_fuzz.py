@@ -30,7 +30,7 @@ def test_every_seed() -> None:
 
 
 def test_a13_a14_fuzz_sample(tmp_path: Path) -> None:
-    """Coverage-guided input finds no way around the tokens (THREATS A12–A14)."""
+    """Coverage-guided input finds no way around the tokens (THREATS A12 to A14)."""
     fuzz(tmp_path, 20_000)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import itertools
 import threading
 import time
 from collections.abc import Callable
@@ -38,7 +37,6 @@ def test_a36_one_text_for_every_failure(server: Server, user: NewUser) -> None:
         answers = set()
         for name, password in (
             (someone.name, "wrong"),
-            (someone.name, ""),
             ("nobody-at-all", "wrong"),
             ("nobody at all", "wrong"),
             ("x" * 300, "wrong"),
@@ -105,6 +103,7 @@ def test_a37_parallel_connections_do_not_bypass(spread: str) -> None:
         with Gate({"main": upstream}, limits={"failed_login_delays": [f"{delay}s"]}, **proxied()) as gate:
             wires = [from_address(gate, f"192.0.2.{number if by_user else 1}") for number in range(1, most + 1)]
             users = ["victim" if by_user else f"user{number}" for number in range(most)]
+            began = time.monotonic()
             assert _login(wires[0], users[0], "wrong") == FAILED
             for wire, name in zip(wires, users, strict=True):
                 wire.send(b"lo LOGIN " + quoted(name) + b" wrong\r\n")
@@ -113,8 +112,8 @@ def test_a37_parallel_connections_do_not_bypass(spread: str) -> None:
                 wire.close()
     moments = [moment for moment, _ in seen]
     assert len(moments) == most + 1
-    for earlier, later in itertools.pairwise(moments):
-        assert later - earlier >= delay * 0.9
+    for number, moment in enumerate(moments):
+        assert moment - began >= number * delay
 
 
 def test_a37_delays_grow_and_are_forgiven() -> None:

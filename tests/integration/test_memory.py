@@ -9,7 +9,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
-import memory  # type: ignore[import-not-found]  # noqa: E402
+import memory  # type: ignore[import-not-found]
 
 
 @pytest.mark.parametrize(

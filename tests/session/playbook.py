@@ -41,9 +41,10 @@ from imapgate.model.commands import Table, table
 from imapgate.model.failure import Failure
 from imapgate.model.secret import Credentials, Secret
 from imapgate.session import effects as wants
+from imapgate.session.link import Link
 from imapgate.session.login import Terms
 from imapgate.session.session import ClientSession
-from imapgate.session.upstream import Link, Originating, UpstreamLogin
+from imapgate.session.upstream import Originating, UpstreamLogin
 
 OPEN = Terms(starttls=False, login=True)
 """A connection on which a login is allowed as it is."""

@@ -15,8 +15,9 @@ from imapgate.limits import DEFAULTS, Limits
 from imapgate.model.failure import Failure
 from imapgate.model.secret import Secret
 from imapgate.session import effects as wants
+from imapgate.session.link import Link
 from imapgate.session.session import ClientSession
-from imapgate.session.upstream import Link, UpstreamLogin
+from imapgate.session.upstream import UpstreamLogin
 from tests.session.playbook import OPEN, logged_in
 
 

@@ -9,10 +9,10 @@ import pytest
 from imapgate.limits import DEFAULTS
 from imapgate.model.failure import LOST_SESSION, Failure
 from imapgate.session.effects import CancelTimer, Challenge, Close, Failed, Granted, Side, Timer
+from imapgate.session.link import Link
 from imapgate.session.login import Terms
 from imapgate.session.session import ClientSession
 from imapgate.session.states import Connection
-from imapgate.session.upstream import Link
 from tests.session.playbook import NOT_TRAILING, OPEN, Way, logged_in, play, relay
 
 

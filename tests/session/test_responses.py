@@ -6,6 +6,7 @@ import pytest
 
 from imapgate.limits import DEFAULTS
 from imapgate.session.effects import Granted
+from imapgate.session.link import Link
 from imapgate.session.responses import (
     capabilities,
     enables_utf8,
@@ -15,7 +16,6 @@ from imapgate.session.responses import (
     without_referral,
 )
 from imapgate.session.session import ClientSession
-from imapgate.session.upstream import Link
 from tests.session.playbook import NOT_TRAILING, OPEN, Way, relay
 
 SHOWN = "LITERAL+ SASL-IR ID"

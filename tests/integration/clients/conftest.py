@@ -61,3 +61,11 @@ def simple_account(
 ) -> Account:
     """The same for a client that does STARTTLS not at all, or just as the others do."""
     return _account(request.param, front, start_server)
+
+
+@pytest.fixture(params=PLACES)
+def dovecot_account(
+    request: pytest.FixtureRequest, front: Callable[[str], Gate], start_server: Callable[[str], Server]
+) -> Account:
+    """A fresh account in front of Dovecot only."""
+    return _account(request.param, front, start_server)

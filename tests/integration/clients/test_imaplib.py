@@ -23,7 +23,7 @@ def _open(account: Account) -> imaplib.IMAP4:
     return client
 
 
-def _ok(answer: tuple[str, list[Any]]) -> list[Any]:
+def _ok(answer: tuple[str, Any]) -> Any:
     """Take an answer's data; it must be OK."""
     status, data = answer
     assert status == "OK", data
@@ -46,7 +46,7 @@ def test_imaplib_reads_and_changes(account: Account) -> None:
     assert isinstance(data[0], tuple)
     assert data[0][1] == AWKWARD
     assert _ok(client.search("UTF-8", "SUBJECT", '"one"')) == [b"1"]
-    client.literal = "Grüße".encode()  # type: ignore[attr-defined]
+    client.literal = "Grüße".encode()  # type: ignore[assignment]
     assert _ok(client.uid("SEARCH", "CHARSET", "UTF-8", "BODY")) != [None]
     _ok(client.store("1", "+FLAGS", "(\\Flagged)"))
     _ok(client.copy("1:2", box))

@@ -95,8 +95,9 @@ def test_mbsync_two_ways(account: Account, tmp_path: Path) -> None:
     account.seen()
 
 
-def test_mbsync_logs_in_by_a_relayed_mechanism(account: Account, tmp_path: Path) -> None:
+def test_mbsync_logs_in_by_a_relayed_mechanism(simple_account: Account, tmp_path: Path) -> None:
     """CRAM-MD5, which the gate relays, serves as well as a password."""
+    account = simple_account
     account.deliver(message("one"))
     _sync(account, tmp_path, "CRAM-MD5")
     assert len(maildir(tmp_path / "mail" / "INBOX")) == 1

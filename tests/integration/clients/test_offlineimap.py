@@ -51,8 +51,9 @@ def _sync(account: Account, folder: Path) -> str:
     return run(["offlineimap", "-o", "-c", configuration], folder)
 
 
-def test_offlineimap_two_ways(account: Account, tmp_path: Path) -> None:
+def test_offlineimap_two_ways(simple_account: Account, tmp_path: Path) -> None:
     """Pulled, flagged, deleted and pushed: the server has what the local folder has."""
+    account = simple_account
     work = account.create("Work")
     account.deliver(AWKWARD, message("stays"), message("goes"))
     account.deliver(message("job"), mailbox=work)
