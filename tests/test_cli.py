@@ -193,7 +193,7 @@ def test_probe(server: Dovecot) -> None:
 @pytest.mark.parametrize("how", ["plain", "starttls", "implicit"])
 def test_probe_with_credentials(server: Dovecot, someone: User, how: str) -> None:
     """With a user and IMAPGATE_PASSWORD it logs in, by each kind of TLS; the password is never printed."""
-    words: list[object] = {
+    words: list[str] = {
         "plain": [f"tcp:127.0.0.1:{server.port}", "--plain"],
         "starttls": [f"tcp:127.0.0.1:{server.port}", "--starttls", "--ca", server.certificate],
         "implicit": [f"tls:localhost:{server.tls_port}", "--ca", server.certificate],
@@ -213,7 +213,7 @@ def test_probe_with_credentials(server: Dovecot, someone: User, how: str) -> Non
 def test_probe_fails(server: Dovecot, someone: User, fault: str) -> None:
     """What goes wrong is named, with status 1; no password is printed or sent where it may not be."""
     authority = server.certificate
-    faults: dict[str, tuple[list[str], str, str]] = {
+    faults: dict[str, tuple[list[object], str, str]] = {
         "wrong password": ([f"tcp:127.0.0.1:{server.port}"], someone.name, "credentials"),
         "wrong name": (
             [f"tls:localhost:{server.tls_port}", "--ca", authority, "--server-name", "mail.example.org"],

@@ -205,21 +205,23 @@ class Intake:
         found = _COMMAND.match(line)
         if found is None or len(found[1]) > self._limits.tag:
             return self._no_command(line)
-        tag, verb = found[1], found[2].upper()
+        tag, verb, limits = found[1], found[2].upper(), self._limits
         rule = self._commands.get(verb)
         if rule is None:
             self._refuse_foreign(line)
             return self._refuse(line, Refused(tag, b"BAD", "Unknown command " + verb[:32].decode("ascii")))
         if self.authenticated:
-            nesting = self._limits.nesting_after_login
+            nesting = limits.nesting_after_login
             if rule.when is When.NOT_AUTHENTICATED:
                 return self._refuse(line, Refused(tag, b"BAD", f"{verb.decode()}: already logged in"))
         else:
-            nesting = self._limits.nesting_before_login
+            nesting = limits.nesting_before_login
             if rule.when is When.AUTHENTICATED or rule.when is When.SELECTED:
                 return self._refuse(line, Refused(tag, b"BAD", f"{verb.decode()}: log in first"))
-        self._arguments = Tokens(nesting, self.utf8)
         text = line[found.end() :]
+        if rule.plain is not None and rule.plain.fullmatch(text) and self.authenticated and len(text) <= limits.command:
+            return Complete(Command(tag, rule, (b" ", text) if text else (), ()))
+        self._arguments = Tokens(nesting, self.utf8)
         self._parts = [b" "] if text else []
         self._size = 0
         return self._text(tag, rule, text)

@@ -32,6 +32,11 @@ def encoded(*parts: str | bytes) -> bytes:
     return base64.b64encode(b"\0".join(part if isinstance(part, bytes) else part.encode() for part in parts))
 
 
+def given(answer: bytes) -> Callable[[bytes], bytes]:
+    """An answer that does not depend on the challenge."""
+    return lambda _: answer
+
+
 def authenticate(wire: Wire, mechanism: str, *answers: Callable[[bytes], bytes], initial: bytes | None = None) -> bytes:
     """Run AUTHENTICATE; each answer is made from its challenge; returns the completion, without the tag."""
     wire.send(

@@ -14,7 +14,7 @@ from tests.integration.bed import bed_of
 from tests.integration.conftest import User
 from tests.integration.faults import FaultProxy
 from tests.integration.gate import Gate, gate_for
-from tests.integration.sasl import FAILED, Scram, authenticate, bearer, cram_md5, encoded, relaying
+from tests.integration.sasl import FAILED, Scram, authenticate, bearer, cram_md5, encoded, given, relaying
 from tests.integration.scripted import Command, Conversation, Script
 from tests.integration.servers import CertificateAuthority, Dovecot, Server, wait_until
 from tests.integration.wire import Wire, connect, quoted
@@ -212,8 +212,7 @@ def test_relayed_scram(dovecot: Dovecot, front: Callable[[Server], Gate], user: 
         if inline:
             answer = authenticate(wire, "SCRAM-SHA-256", scram.final, scram.verify, initial=scram.first())
         else:
-            first = lambda _: scram.first()  # noqa: E731
-            answer = authenticate(wire, "SCRAM-SHA-256", first, scram.final, scram.verify)
+            answer = authenticate(wire, "SCRAM-SHA-256", given(scram.first()), scram.final, scram.verify)
         assert answer.startswith(b"OK ")
         assert scram.verified
         done(wire, dovecot, someone)
@@ -280,9 +279,7 @@ def test_relayed_to_its_own_connection() -> None:
         relaying(bed.gate, b"X-TEST")
         for last in (b"*", b"not base64!"):
             with bed.connect() as wire:
-                assert authenticate(wire, "X-TEST", lambda _: encoded("x"), lambda _, last=last: last).startswith(
-                    b"BAD "
-                )
+                assert authenticate(wire, "X-TEST", given(encoded("x")), given(last)).startswith(b"BAD ")
                 wire.ok(b"NOOP")
         with bed.connect() as wire:
             wire.send(b"a AUTHENTICATE X-TEST\r\n")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imapgate.model.commands import COMMANDS, KINDS, Changes, Command, Rule, When, arguments, fault, table
@@ -123,12 +123,40 @@ def test_states() -> None:
 def test_extra_verbs() -> None:
     """An operator's verbs take any arguments after a login; a verb that is known keeps its row."""
     extended = table(["xfoo", "LOGIN"])
-    assert extended[b"XFOO"] == Rule(b"XFOO", When.AUTHENTICATED, (), True)
+    assert extended[b"XFOO"]._replace(plain=None) == Rule(b"XFOO", When.AUTHENTICATED, (), True)
     assert fault(extended[b"XFOO"], tokens(b"(a) b")) is None
     assert fault(extended[b"XFOO"], []) is None
     assert extended[b"LOGIN"] is COMMANDS[b"LOGIN"]
     assert b"XFOO" not in COMMANDS
     assert table() == COMMANDS
+
+
+def plain_arguments(rule: Rule) -> st.SearchStrategy[tuple[Rule, bytes]]:
+    """A row, and arguments that its plain form matches."""
+    assert rule.plain is not None
+    pattern = rule.plain.pattern.replace(b"++", b"+").replace(b"*+", b"*")  # hypothesis knows no possessive ones
+    matching = st.from_regex(pattern, fullmatch=True).filter(rule.plain.fullmatch)
+    return matching.map(lambda text: (rule, text))
+
+
+PLAIN = [rule for rule in table(["XFOO"]).values() if rule.plain]
+
+
+@settings(max_examples=300)
+@given(case=st.sampled_from(PLAIN).flatmap(plain_arguments))
+def test_plain_arguments_are_good_ones(case: tuple[Rule, bytes]) -> None:
+    """What is passed on as plain, without a look at its tokens, is what tokeniser and shape accept."""
+    rule, text = case
+    assert Tokens(1).feed(text) is None
+    assert fault(rule, tokens(text)) is None
+
+
+def test_rows_whose_tokens_are_read_have_no_plain_form() -> None:
+    """Credentials, messages, and what the gate itself reads always go the careful way."""
+    assert {verb.decode() for verb, rule in COMMANDS.items() if rule.plain is None} == {
+        *("ID", "LOGIN", "AUTHENTICATE", "APPEND", "ENABLE", "CANCELUPDATE", "REPLACE", "UID REPLACE"),
+        *("SEARCH", "SORT", "THREAD", "UID SEARCH", "UID SORT", "UID THREAD"),
+    }
 
 
 def test_a40_repr_of_a_command() -> None:

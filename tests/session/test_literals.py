@@ -46,7 +46,10 @@ def test_literals_upstream_are_synchronising() -> None:
         C: <xC3><xA4> {1025+}
         C: <x*1025>
         C: a2 NOOP
+        C: a3 CHECK
+        C: a4 LOGIN
         U> g1 RENAME {2}
+        C> a4 BAD LOGIN: already logged in
         U< * 1 EXISTS
         C> * 1 EXISTS
         U< + go
@@ -54,6 +57,7 @@ def test_literals_upstream_are_synchronising() -> None:
         U< +
         U> <x*1025>
         U> g2 NOOP
+        U> g3 CHECK
         U< g2 OK second
         U< g1 OK first
         C> a2 OK second

@@ -35,7 +35,7 @@ def test_greeting(terms: Terms, shown: str) -> None:
     assert effects[0] == (greeting,)
     assert [words(effect) for effect in effects[1:]] == ["set login 60"]
     play(f"C: a1 capability\nC> * CAPABILITY {shown}\nC> a1 OK Capabilities listed\n", terms=terms)
-    assert GREETING.encode() in ClientSession(DEFAULTS).client_connected(OPEN)[0].data  # type: ignore[union-attr]
+    assert terms is not OPEN or greeting.decode().strip() == GREETING
 
 
 def test_turned_away() -> None:
@@ -121,7 +121,7 @@ def test_capabilities_are_sent_again_to_whom_had_asked() -> None:
     )
 
 
-@pytest.mark.parametrize("failure", sorted(ANSWERS, key=lambda failure: failure.value))
+@pytest.mark.parametrize("failure", list(ANSWERS))
 def test_every_failure(failure: Failure) -> None:
     """Each failure has its one answer (THREATS A36); the client may try again; a cancelled login is no failure."""
     completion, code, text = (part.decode() for part in ANSWERS[failure])

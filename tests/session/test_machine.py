@@ -153,7 +153,7 @@ class Conversation(RuleBasedStateMachine):
         self.wire += b"DONE\r\n"
         self.idle = None
 
-    @precondition(lambda self: self.may_send)
+    @precondition(lambda self: self.may_send and self.number > 12)
     @rule()
     def logout(self) -> None:
         """LOGOUT; the client goes on sending all the same."""
@@ -236,7 +236,7 @@ class Conversation(RuleBasedStateMachine):
         self.timers.discard(timer)
         self.perform(self.session.ticked(timer))
 
-    @precondition(lambda self: self.number > 8)
+    @precondition(lambda self: self.number > 12)
     @rule(how=st.sampled_from(["half", "client", "upstream", "timed out", "stop"]))
     def end(self, how: str) -> None:
         """The connection ends in one of the ways in which it can; later calls do nothing."""
@@ -372,4 +372,4 @@ def _written(verb: bytes, *parts: bytes) -> bytes:
 
 
 TestConversation = Conversation.TestCase
-TestConversation.settings = settings(settings(), stateful_step_count=80)
+TestConversation.settings = settings(settings(), stateful_step_count=80, max_examples=2 * settings().max_examples)

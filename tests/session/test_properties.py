@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imapgate.limits import DEFAULTS
-from imapgate.model.failure import Failure
+from imapgate.model.failure import LOST_SESSION, Failure
 from imapgate.session import effects as wants
 from imapgate.session.login import Terms
 from imapgate.session.session import ClientSession
@@ -119,6 +119,8 @@ def test_any_chunking(script: list[tuple[str, bytes]], sizes: list[int]) -> None
     if whole[3] == "upstream protocol":
         assert parts[3] == whole[3]
         assert parts[1] == whole[1]
+        spoken = [found[0].removesuffix(LOST_SESSION[Failure.PROTOCOL]) for found in (whole, parts)]
+        assert spoken[1].startswith(spoken[0])
         return
     assert parts == whole
 

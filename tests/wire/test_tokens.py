@@ -222,7 +222,7 @@ def written(items: list[Token]) -> tuple[list[bytes], list[bytes]]:
     lines, contents = [b""], []
     before = OPEN
     for kind, value in items:
-        bare = before == OPEN or kind == CLOSE or (before == CLOSE and value[:1] == b"]")
+        bare = before == OPEN or kind == CLOSE or (before == CLOSE and kind == ATOM and value[:1] == b"]")
         lines[-1] += b"" if bare and (lines[-1] or before == OPEN or kind == CLOSE) else b" "
         if kind == LITERAL:
             lines[-1] += b"{%d}" % len(value)
