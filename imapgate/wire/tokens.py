@@ -128,6 +128,8 @@ class Tokens:
         if self.depth > self._nesting:
             raise TokenError(f"lists nested more than {self._nesting} deep")
         if items and b"[" in items[-1].value and items[-1].kind == ATOM and _SECTION.match(items[-1].value):
+            if self._section:
+                raise TokenError("a section inside the list of a section")
             self._section = self.depth
         items.append(_OPEN_TOKEN)
 

@@ -96,7 +96,7 @@ def _times() -> tuple[list[tuple[float, bytes]], Script]:
 @pytest.mark.parametrize("spread", ["one user, many addresses", "one address, many users"])
 def test_a37_parallel_connections_do_not_bypass(spread: str) -> None:
     """After a failure the attempts against that user, or from that address, go upstream one after another."""
-    delay, most = 0.25, 6
+    delay, most = 0.2, 5
     seen, script = _times()
     by_user = spread.startswith("one user")
     with Recorder(script) as recorder:

@@ -94,6 +94,7 @@ def test_a_session_through_tls(gate: Gate, dovecot: Dovecot, user: NewUser, tls:
     assert all(" TLS," in line for line in lines)
 
 
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1:DeprecationWarning")
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1])
 def test_old_tls_is_refused(gate: Gate, version: ssl.TLSVersion) -> None:
     """TLS 1.0 and 1.1 are not spoken."""

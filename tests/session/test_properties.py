@@ -73,7 +73,7 @@ SCRIPT = st.lists(
         st.tuples(st.just("C"), st.lists(CLIENT, max_size=4)), st.tuples(st.just("U"), st.lists(UPSTREAM, max_size=3))
     ),
     max_size=8,
-).map(lambda steps: [(side, b"".join(fragments)) for side, fragments in steps])
+)
 CUTS = st.lists(st.integers(1, 12), min_size=1, max_size=20)
 TERMS = Terms(starttls=False, login=True, relayed=(b"CRAM-MD5",))
 CAPABILITIES = b"IMAP4rev1 IDLE ENABLE CONDSTORE"
@@ -89,13 +89,19 @@ def cut(data: bytes, sizes: Sequence[int]) -> Iterator[bytes]:
 
 
 def run(
-    script: Iterable[tuple[str, bytes]], sizes: Sequence[int] | None = None
+    script: Iterable[tuple[str, list[bytes]]], sizes: Sequence[int] | None = None
 ) -> tuple[bytes, bytes, list[object], str]:
-    """What a session makes of a script: to the client, to upstream, the rest of its effects, why it ended."""
+    """What a session makes of a script: to the client, to upstream, the rest of its effects, why it ended.
+
+    While the client is held, one response frees it, and what it gets in answer to what it sent meanwhile may stand
+    before or behind the next: then responses come one by one.
+    """
     session = logged_in(DEFAULTS, None, CAPABILITIES)
     effects: list[wants.Effect] = []
-    for side, data in script:
-        for chunk in [data] if sizes is None else cut(data, sizes):
+    for side, fragments in script:
+        balance = sum(isinstance(effect, wants.Hold) - isinstance(effect, wants.Free) for effect in effects)
+        whole = fragments if balance and side == "U" else [b"".join(fragments)]
+        for chunk in whole if sizes is None else [piece for data in whole for piece in cut(data, sizes)]:
             effects += session.client_received(chunk) if side == "C" else session.upstream_received(chunk)
     return (*outcome(effects), session.reason)
 
@@ -109,7 +115,7 @@ def outcome(effects: Iterable[wants.Effect]) -> tuple[bytes, bytes, list[object]
 
 
 @given(SCRIPT, CUTS)
-def test_any_chunking(script: list[tuple[str, bytes]], sizes: list[int]) -> None:
+def test_any_chunking(script: list[tuple[str, list[bytes]]], sizes: list[int]) -> None:
     """1: any chunking gives the same octets on both sides, the same effects, the same end.
 
     An upstream that breaks the protocol is cut off where that is noticed: what came before in the same chunk may
@@ -118,7 +124,7 @@ def test_any_chunking(script: list[tuple[str, bytes]], sizes: list[int]) -> None
     whole, parts = run(script), run(script, sizes)
     if whole[3] == "upstream protocol":
         assert parts[3] == whole[3]
-        assert parts[1] == whole[1]
+        assert parts[1].startswith(whole[1])
         spoken = [found[0].removesuffix(LOST_SESSION[Failure.PROTOCOL]) for found in (whole, parts)]
         assert spoken[1].startswith(spoken[0])
         return
@@ -248,11 +254,13 @@ def mutated(data: bytes, mutations: Iterable[tuple[int, bytes]]) -> bytes:
 
 
 @given(SCRIPT, MUTATIONS, CUTS)
-def test_nothing_escapes(script: list[tuple[str, bytes]], mutations: list[tuple[int, bytes]], sizes: list[int]) -> None:
+def test_nothing_escapes(
+    script: list[tuple[str, list[bytes]]], mutations: list[tuple[int, bytes]], sizes: list[int]
+) -> None:
     """5: broken input ends a session at most: no exception leaves it, and it says why it ended."""
     session = logged_in(DEFAULTS, None, CAPABILITIES)
-    for side, data in script:
-        for chunk in cut(mutated(data, mutations), sizes):
+    for side, fragments in script:
+        for chunk in cut(mutated(b"".join(fragments), mutations), sizes):
             effects = session.client_received(chunk) if side == "C" else session.upstream_received(chunk)
             assert {type(effect) for effect in effects} <= set(wants.Effect.__args__)
     assert (session.state is Connection.LOGOUT) is bool(session.reason)

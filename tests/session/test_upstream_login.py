@@ -10,6 +10,7 @@ import pytest
 from imapgate.limits import DEFAULTS
 from imapgate.model.secret import Credentials, Secret
 from imapgate.session.effects import Login
+from imapgate.session.login import Terms
 from imapgate.session.upstream import Stage, originating
 from tests.session.playbook import NOT_TRAILING, Way, login_of, play, upstream
 
@@ -301,7 +302,46 @@ def test_relayed_cancel_and_limits() -> None:
 
 
 def test_relayed_from_end_to_end() -> None:
-    """A whole relayed login, client and upstream on one stage."""
+    """A whole relayed login, behind STARTTLS upstream, client and server on one stage; then one that is cancelled."""
+    to_server = """
+        -> dial starttls
+        U< * OK ready
+        U> g1 STARTTLS
+        U< g1 OK go
+        <- starttls upstream
+        -> tls
+        U> g2 CAPABILITY
+        U< * CAPABILITY IMAP4rev1 AUTH=CRAM-MD5
+        U< g2 OK done
+        U> g3 AUTHENTICATE CRAM-MD5
+        U< + PDE+
+        C> + PDE+
+        """
+    play(
+        f"""
+        C: a1 AUTHENTICATE CRAM-MD5
+        <- ask CRAM-MD5
+        {to_server}
+        C: *
+        <- respond *
+        U> *
+        C> a1 BAD Authentication cancelled
+        C: a2 AUTHENTICATE CRAM-MD5
+        <- ask CRAM-MD5
+        {to_server}
+        C: YWxpY2U=
+        <- respond YWxpY2U=
+        U> YWxpY2U=
+        U< g3 OK [CAPABILITY IMAP4rev1] hello
+        C> a2 OK [CAPABILITY IMAP4rev1 LITERAL+ SASL-IR ID] Logged in
+        """,
+        terms=Terms(starttls=False, login=True, relayed=(b"CRAM-MD5",)),
+        ways=NOT_TRAILING,
+    )
+
+
+def test_terminated_from_end_to_end() -> None:
+    """A whole login that ends at the gate; nothing that upstream says before it reaches the client (A5)."""
     play(
         """
         C: a1 AUTHENTICATE XOAUTH2 eA==
@@ -323,54 +363,6 @@ def test_relayed_from_end_to_end() -> None:
         C> a3 OK done
         """
     )
-
-
-# --- STARTTLS ---------------------------------------------------------------------------------------------------------
-
-
-def test_starttls() -> None:
-    """STARTTLS comes first, whatever is offered; capabilities are asked again under TLS, whatever was said (A2)."""
-    core = upstream(
-        """
-        U< * OK [CAPABILITY IMAP4rev1 LOGINDISABLED AUTH=EVIL] ready
-        U> g1 STARTTLS
-        U< g1 OK [CAPABILITY IMAP4rev1 AUTH=EVIL] begin
-        <- starttls upstream
-        -> tls
-        U> g2 CAPABILITY
-        U< * CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN
-        U< g2 OK done
-        U> g3 AUTHENTICATE PLAIN AGFsaWNlAHNlY3JldA==
-        U< g3 OK [CAPABILITY IMAP4rev1] hello
-        <- granted IMAP4rev1
-        """,
-        ALICE,
-        starttls=True,
-    )
-    assert b"EVIL" not in core.offered
-
-
-@pytest.mark.parametrize(
-    ("text", "failure"),
-    [
-        ("U< * PREAUTH ready", "tls-missing"),
-        ("U< * OK ready\nU> g1 STARTTLS\nU< g1 NO not now", "tls-missing"),
-        ("U< * OK ready\nU> g1 STARTTLS\nU< g1 BAD what", "tls-missing"),
-        ("U< * OK ready\nU> g1 STARTTLS\nU< * BYE\n-> upstream lost", "bye"),
-        ("U< * OK ready\nU> g1 STARTTLS\nU< g1 OK go\n<- starttls upstream\n-> upstream lost", "lost"),
-    ],
-)
-def test_a3_no_tls_no_login(text: str, failure: str) -> None:
-    """A3: without TLS nothing is sent but STARTTLS itself, and no credential ever."""
-    upstream(f"{text}\n<- failed {failure}\n", ALICE, starttls=True, ways=NOT_TRAILING)
-
-
-@pytest.mark.parametrize("behind", ["U< * CAPABILITY AUTH=X", "U<. *", "U<. <x16>", "U<. <LF>", "U< * 5 EXISTS"])
-def test_a2_octets_behind_the_ok(behind: str) -> None:
-    """A2: whatever stands behind the OK of STARTTLS, in its chunk or before TLS is up, ends that upstream."""
-    begun = "U< * OK ready\nU> g1 STARTTLS\nU< g1 OK begin TLS\n"
-    upstream(f"{begun}{behind}\n<- failed protocol\n", ALICE, starttls=True, ways=(Way.CHUNKS,))
-    upstream(f"{begun}<- starttls upstream\n{behind}\n<- failed protocol\n", ALICE, starttls=True, ways=NOT_TRAILING)
 
 
 # --- ID, and probes ---------------------------------------------------------------------------------------------------

@@ -182,6 +182,12 @@ def test_never_closed_behind_a_literal() -> None:
         taken.feed(b"")
 
 
+def test_a_section_inside_a_section() -> None:
+    """The names of one section hold no other: its closing bracket would hide that the first has none."""
+    with pytest.raises(TokenError, match="section inside"):
+        Tokens(9).feed(b"BODY[X (BODY[Y (a)] b)")
+
+
 def test_section_with_literals() -> None:
     """The header names of a section may be literals; its bracket is expected all the same."""
     for rest, good in ((b")]", True), (b")]<0.1>", True), (b")", False), (b") a", False)):
