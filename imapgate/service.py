@@ -41,6 +41,7 @@ from imapgate.net.proxy_protocol import TrustedProxies
 from imapgate.net.tls import ServerCertificates, client_creator
 from imapgate.net.upstream import Door
 from imapgate.session.effects import Failed
+from imapgate.session.session import SHUTTING_DOWN
 
 PROXY_SECONDS = 10.0
 STOP_SECONDS = 2.0
@@ -172,7 +173,7 @@ class GateService(Service):
         await DeferredList([Deferred.fromCoroutine(_stopped(port)) for port in self._ports])
         sessions = [session for factory in self._factories for session in factory.sessions]
         for session in sessions:
-            session.stop(b"[UNAVAILABLE] The mail gateway is shutting down")
+            session.stop(SHUTTING_DOWN)
         clock = self._gate.clock
         deadline = clock.seconds() + STOP_SECONDS
         while any(factory.sessions for factory in self._factories) and clock.seconds() < deadline:

@@ -12,9 +12,7 @@ from imapgate.net.client import ClientProtocol, Door, Gate
 from imapgate.net.log import log
 from imapgate.net.upstream import CLOSE_SECONDS
 from imapgate.net.valve import Transport
-from imapgate.session.session import turned_away
-
-TOO_MANY = b"[LIMIT] Too many connections"
+from imapgate.session.session import TOO_MANY
 
 
 class TurnedAway(Protocol):
@@ -22,14 +20,14 @@ class TurnedAway(Protocol):
 
     transport: Transport  # type: ignore[assignment]
 
-    def __init__(self, clock: IReactorTime, text: bytes) -> None:
+    def __init__(self, clock: IReactorTime, line: bytes) -> None:
         self._clock = clock
-        self._text = text
+        self._line = line
 
     def connectionMade(self) -> None:
         """Say the one line and close."""
-        if self._text:
-            self.transport.write(turned_away(self._text))
+        if self._line:
+            self.transport.write(self._line)
         self._late = self._clock.callLater(CLOSE_SECONDS, self.transport.abortConnection)
         self.transport.loseConnection()
 

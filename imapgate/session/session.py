@@ -42,9 +42,11 @@ LOOKS = 8
 _BYE = b"* BYE %b\r\n"
 
 
-def turned_away(text: bytes) -> bytes:
-    """The only line for a client that is not let in at all."""
-    return _BYE % text
+TOO_MANY = _BYE % b"[LIMIT] Too many connections"
+"""The only line for a client that is not let in at all."""
+
+SHUTTING_DOWN = b"[UNAVAILABLE] The mail gateway is shutting down"
+"""What :meth:`ClientSession.stop` says when the gate goes down."""
 
 
 class ClientSession:

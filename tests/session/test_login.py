@@ -9,7 +9,7 @@ import pytest
 from imapgate.limits import DEFAULTS
 from imapgate.model.failure import ANSWERS, Failure
 from imapgate.session.login import SELF, Terms
-from imapgate.session.session import ClientSession, turned_away
+from imapgate.session.session import TOO_MANY, ClientSession
 from tests.session.playbook import GREETING, OPEN, play, words
 
 ME = SELF.decode().rstrip()
@@ -40,7 +40,7 @@ def test_greeting(terms: Terms, shown: str) -> None:
 
 def test_turned_away() -> None:
     """A client that is not let in gets one line."""
-    assert turned_away(b"[LIMIT] Full") == b"* BYE [LIMIT] Full\r\n"
+    assert TOO_MANY == b"* BYE [LIMIT] Too many connections\r\n"
 
 
 def test_login_command() -> None:
