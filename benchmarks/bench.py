@@ -238,7 +238,7 @@ def run_one(metric, target, tls, rep, opts, counter):
     if div:
         rec["proxy_cpu_per"], rec["backend_cpu_per"] = (c1 - c0) / div, (b1 - b0) / div
     if unit == "MB/s":
-        rec["rate"] = (res["bytes_in"] if per == "GBin" else res["bytes_out"]) / 1e6 / res["elapsed"]
+        rec["rate"] = (res["bytes_in"] if per == "GBin" else res["bytes_out"]) / 1e6 / max(res["elapsed"], 1e-6)
     return rec
 
 
@@ -411,6 +411,7 @@ def main():
         if o.tls:
             targets = [t for t in targets if t.tls]
         path = results(o)
+        stack.alone()
         recs = measure(targets, [m for m in o.metrics.split(",") if m], o, path)
     text = report(recs, o.subject)
     if not o.report:

@@ -7,6 +7,7 @@ Everything lives under $BENCH_ROOT (default /tmp/imapgate-bench); all listeners 
 on 127.0.0.1. Only processes started here are signalled, by pid. The gate and the Python
 relays run in the environment of the interpreter that runs this file (or $BENCH_VENV).
 """
+import fcntl
 import os
 import shutil
 import signal
@@ -25,6 +26,7 @@ PASSWORD = "pw"
 NUSERS = 200
 MANY = 20000
 BIG = 50_000_000
+LOCK = None
 PEM = os.path.join(ROOT, "tls", "both.pem")
 MAIL = os.path.join(ROOT, "mail")
 
@@ -449,6 +451,21 @@ def seed():
         for f in files:
             os.chown(os.path.join(base, f), UID, UID)
     put(os.path.join(ROOT, "seeded"), "yes\n")
+
+
+def alone():
+    """Wait until no other run uses this root, and keep others out until this process ends.
+
+    One run would stop what another measures, and take its CPU.
+    """
+    os.makedirs(ROOT, exist_ok=True)
+    global LOCK
+    LOCK = open(os.path.join(ROOT, "lock"), "w")
+    try:
+        fcntl.flock(LOCK, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        print(f"another run uses {ROOT}; waiting", file=sys.stderr, flush=True)
+        fcntl.flock(LOCK, fcntl.LOCK_EX)
 
 
 def prepare():

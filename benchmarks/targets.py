@@ -119,6 +119,7 @@ def main():
     if o.report:
         sys.exit(show(bench.load([f for g in o.report for f in sorted(glob.glob(g))]), o.subject, metrics))
     o.pin = True
+    stack.alone()
     names = list(dict.fromkeys(["direct", o.subject, *(n for n in o.targets.split(",") if n)]))
     started = [n for n in names if not stack.pids(n)]
     try:

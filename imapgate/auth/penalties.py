@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ipaddress
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from typing import NamedTuple
 
 FORGOTTEN_AFTER = 120.0
 """Seconds after the end of the last delay."""
+
+AT_ONCE = 10
+"""Attempts of one user that may be undecided at the same time before the next ones are spaced."""
 
 
 def network(address: str) -> str:
@@ -40,6 +43,7 @@ class Penalties:
         self._delays = tuple(delays)
         self._most = most
         self._table: OrderedDict[tuple[str, str], _Penalty] = OrderedDict()
+        self._undecided: Counter[str] = Counter()
 
     def __len__(self) -> int:
         return len(self._table)
@@ -55,6 +59,22 @@ class Penalties:
             if penalty.failures:
                 self._set(key, penalty._replace(until=start + self._delay(penalty.failures)))
         return start - now
+
+    def enter(self, user: str) -> float:
+        """Count an attempt whose outcome is not known yet; return how many seconds it has to wait.
+
+        Who has not failed so far waits for nothing, but a burst of guesses from everywhere at once is
+        spaced: no failure has to be known first.  Every call is followed by one of :meth:`leave`.
+        """
+        self._undecided[user] += 1
+        crowd = self._undecided[user] - AT_ONCE
+        return crowd * self._delays[0] if crowd > 0 and user and self._delays else 0.0
+
+    def leave(self, user: str) -> None:
+        """The outcome of an attempt is known, or it was given up."""
+        self._undecided[user] -= 1
+        if not self._undecided[user]:
+            del self._undecided[user]
 
     def failed(self, now: float, address: str | None, user: str) -> float:
         """Count a failure; return how many seconds its answer is to be held back."""

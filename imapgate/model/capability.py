@@ -32,6 +32,7 @@ _FAMILIES = (
     b"THREAD=",
 )  # fmt: skip
 """Capabilities with a value that needs nothing of the gate, whatever it is."""
+_NAME = re.compile(rb"[A-Z0-9=._+:/-]{1,64}\Z")
 _MECHANISM = re.compile(rb"AUTH=([A-Z0-9_-]{1,20})\Z")
 
 ENABLEABLE = frozenset((b"CONDSTORE", b"QRESYNC", b"UTF8=ACCEPT"))
@@ -46,7 +47,7 @@ def parse(text: bytes) -> frozenset[bytes]:
 def known(name: bytes) -> bool:
     """Tell whether the gate may show this capability of an upstream server to its clients."""
     name = name.upper()
-    return name in _KNOWN_UPPER or name.startswith(_FAMILIES)
+    return name in _KNOWN_UPPER or (name.startswith(_FAMILIES) and _NAME.match(name) is not None)
 
 
 def mechanisms(capabilities: Iterable[bytes]) -> tuple[bytes, ...]:

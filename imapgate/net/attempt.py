@@ -229,13 +229,16 @@ class Attempt:
         clock, penalties, address = self._clock, self._penalties, self._client.address
         credentials = self._login.credentials
         name = "" if credentials is None else credentials.user[: self._limits.user_name].decode("utf-8", "replace")
-        wait = penalties.admit(clock.seconds(), address, name)
-        if wait > 0:
-            await deferLater(clock, wait)
-        if credentials is not None and not admissible(credentials, self._limits.user_name):
-            outcome: Granted | Failed = Failed(Failure.CREDENTIALS)
-        else:
-            outcome = await self._dial()
+        wait = max(penalties.admit(clock.seconds(), address, name), penalties.enter(name))
+        try:
+            if wait > 0:
+                await deferLater(clock, wait)
+            if credentials is not None and not admissible(credentials, self._limits.user_name):
+                outcome: Granted | Failed = Failed(Failure.CREDENTIALS)
+            else:
+                outcome = await self._dial()
+        finally:
+            penalties.leave(name)
         if isinstance(outcome, Granted):
             penalties.succeeded(address, name)
             if credentials is not None and not self._census.log_in(address, credentials.user):

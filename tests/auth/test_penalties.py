@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imapgate.auth.penalties import FORGOTTEN_AFTER, Penalties, network
+from imapgate.auth.penalties import AT_ONCE, FORGOTTEN_AFTER, Penalties, network
 
 DELAYS = (2.0, 4.0, 8.0, 15.0)
 
@@ -82,6 +82,23 @@ def test_a37_a_failure_never_shortens_a_wait() -> None:
         penalties.admit(0.0, None, "alice")
     penalties.failed(0.0, None, "alice")
     assert penalties.admit(0.0, None, "alice") == 12.0
+
+
+def test_a37_a_burst_is_spaced() -> None:
+    """Guesses at one user from everywhere at once are spaced before the first failure is known."""
+    penalties = Penalties([2.0, 4.0])
+    assert [penalties.enter("alice") for _ in range(AT_ONCE + 3)] == [0.0] * AT_ONCE + [2.0, 4.0, 6.0]
+    assert penalties.enter("bob") == 0.0
+    for _ in range(AT_ONCE + 3):
+        penalties.leave("alice")
+    assert penalties.enter("alice") == 0.0
+
+
+def test_a_burst_of_nobody_known() -> None:
+    """Attempts that hide their user, and gates without delays, are not spaced."""
+    penalties, without = Penalties([2.0]), Penalties([])
+    assert [penalties.enter("") for _ in range(AT_ONCE + 3)] == [0.0] * (AT_ONCE + 3)
+    assert [without.enter("alice") for _ in range(AT_ONCE + 3)] == [0.0] * (AT_ONCE + 3)
 
 
 def test_success_forgets() -> None:

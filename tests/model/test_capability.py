@@ -71,3 +71,10 @@ def test_parse() -> None:
 def test_enableable_is_known() -> None:
     """What may be enabled is shown."""
     assert all(map(capability.known, capability.ENABLEABLE))
+
+
+def test_a30_a_family_name_is_a_name() -> None:
+    """What stands behind a known prefix cannot close a response code, or hold anything but a name."""
+    assert capability.known(b"SORT=DISPLAY")
+    for name in (b"SORT=x]y", b"SORT=" + b"x" * 64, b"THREAD=a(b", b"RIGHTS=\xff"):
+        assert not capability.known(name)
