@@ -81,10 +81,11 @@ class Valve:
 
     def free(self, reason: Enum) -> None:
         """Take a reason away."""
-        if reason in self._reasons:
+        if self._reasons == (reason,):
+            self._reasons = ()
+            self._source.resumeProducing()
+        elif reason in self._reasons:
             self._reasons = tuple(other for other in self._reasons if other is not reason)
-            if not self._reasons:
-                self._source.resumeProducing()
 
 
 @implementer(IPushProducer)

@@ -114,6 +114,18 @@ class Intake:
         """How many octets have come that were not yet looked at."""
         return len(self._scanner)
 
+    @property
+    def drained(self) -> bool:
+        """Whether there is certainly nothing to give before more is fed."""
+        return self.sending is Sending.LINE and not self._scanner
+
+    def passes(self, data: bytes) -> bool:
+        """Whether this is wholly inside a message literal that flows; then it is taken, else :meth:`feed` it."""
+        if self.sending is not Sending.MESSAGE or len(data) > self._remaining or self._scanner:
+            return False
+        self._remaining -= len(data)
+        return True
+
     def feed(self, data: bytes) -> None:
         """Add what the client sent."""
         self._scanner.feed(data)

@@ -21,6 +21,7 @@ from imapgate.session.login import LEAVE, PROMPT, SELF
 from imapgate.session.outbox import Outbox
 from imapgate.session.responses import (
     STATUS,
+    WORD,
     capabilities,
     enables_utf8,
     keyword,
@@ -297,6 +298,13 @@ class Relay:
 
     # --- upstream's side: reading -----------------------------------------------------------------------
 
+    def passes(self, data: bytes) -> bool:
+        """Whether this is wholly inside a literal for the client, and nobody else's; then it is taken."""
+        if self._traced or not self._link.scanner.passes(data):
+            return False
+        self.heard = True
+        return True
+
     def received(self, data: bytes) -> None:
         """Take what upstream sent.
 
@@ -349,8 +357,8 @@ class Relay:
             self._out.client(without_referral(line))
             self.finished = True
             return
-        elif word == b"PREAUTH":
-            raise UpstreamProtocolError("PREAUTH in the middle of a session")
+        elif word == b"PREAUTH" or not WORD.match(word):
+            raise UpstreamProtocolError("an untagged line that is none")
         self._out.client(line)
 
     def _tags(self) -> dict[bytes, bytes]:

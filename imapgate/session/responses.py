@@ -13,6 +13,9 @@ from imapgate.model import capability
 STATUS = re.compile(rb"(\S+) (OK|NO|BAD|BYE|PREAUTH)\b ?(?:\[([^ \]]+)(?: ([^\]]*))?\])?", re.IGNORECASE)
 """A line with a status: who (tag or ``*``), the status, and the response code with its argument."""
 
+WORD = re.compile(rb"[A-Z0-9.=-]+\Z")
+"""What :func:`keyword` finds in any line that a server may send."""
+
 _ENABLED = re.compile(rb"\* ENABLED(?: .*)? UTF8=ACCEPT\b", re.IGNORECASE)
 _ESEARCH_TAG = re.compile(rb'\* ESEARCH \(TAG (?:"([^"]+)"|([^ )]+))\)', re.IGNORECASE)
 _INPROGRESS = re.compile(rb'\* (?:OK|NO) \[INPROGRESS \("([^"]+)"', re.IGNORECASE)

@@ -25,6 +25,8 @@ from imapgate.session.effects import (
     Hold,
     Reason,
     Report,
+    SendClient,
+    SendUpstream,
     SetTimer,
     Side,
     Timer,
@@ -108,6 +110,8 @@ class ClientSession:
         """The client sent something; held back or not, it is never lost."""
         self._spoke = True
         if not self._ended:
+            if self._intake.passes(data):
+                return [SendUpstream(data)]
             self._intake.feed(data)
             self._advance()
         return self._out.take()
@@ -130,6 +134,8 @@ class ClientSession:
         """The upstream connection that was granted has something to say."""
         relay = self._relay
         if not self._ended and relay is not None:
+            if relay.passes(data):
+                return [SendClient(data)]
             try:
                 relay.received(data)
             except UpstreamProtocolError as error:
@@ -191,6 +197,9 @@ class ClientSession:
                     self.commands += 1
                 part.take(event)
                 self._after()
+                if self._intake.drained and not self._half_closed:
+                    reason = part.waiting
+                    break
         except ClientProtocolError as error:
             self._client_broke(error)
         if reason is not self._held and not self._ended:

@@ -12,7 +12,7 @@ from imapgate.errors import ClientProtocolError, UpstreamProtocolError
 
 # What nobody needs to look at costs one search in C per chunk: it runs over "* NUMBER …" lines and halts
 # at every newline that ends a literal's announcement, that is bare, or that any other line follows.
-_STOP = re.compile(rb"\n(?:(?!\* [0-9])|(?<![^}]\r\n))")
+_STOP = re.compile(rb"\n(?!(?<=[^}]\r\n)\* [0-9])")
 _DATA = re.compile(rb"\* [0-9]")
 _FETCH = re.compile(rb"\* [0-9]+ FETCH ", re.IGNORECASE)
 _ANNOUNCEMENT = re.compile(rb"~?\{([0-9]{1,19})\}\r\n\Z")
@@ -107,6 +107,13 @@ class ResponseScanner:
     def clean(self) -> bool:
         """Whether nothing at all of a next line has come."""
         return self.at_line_start and not self._held
+
+    def passes(self, data: bytes) -> bool:
+        """Take a chunk that is wholly inside a literal; ``False``, and nothing is taken: :meth:`feed` it."""
+        if len(data) > self._literal:
+            return False
+        self._literal -= len(data)
+        return True
 
     def feed(self, data: bytes) -> Iterator[tuple[bool, bytes]]:
         """Take a chunk and yield ``(careful, piece)`` pairs whose pieces, joined, are the stream.
