@@ -37,4 +37,4 @@ def test_a13_a14_fuzz_sample(tmp_path: Path) -> None:
 @pytest.mark.soak
 def test_a13_a14_fuzz_long(tmp_path: Path) -> None:
     """The same for a good while."""
-    fuzz(tmp_path, 3_000_000)
+    fuzz(tmp_path, 300_000)

@@ -298,7 +298,7 @@ def test_connections_per_user_and_address() -> None:
         with bed.connect() as wire:
             answer = wire.command(b'LOGIN "%b" secret' % user, tag=b"a")[-1]
             assert answer.startswith((b"a NO", b"* BYE"))
-        assert len([talk for talk in bed.recorder.of(user) if not talk.ended]) <= logins
+        bed.recorder.wait(lambda: len([talk for talk in bed.recorder.of(user) if not talk.ended]) <= logins)
         other, _ = bed.login()
         other.close()
         for wire in held:
