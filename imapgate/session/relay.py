@@ -39,7 +39,7 @@ from imapgate.session.states import (
     Sending,
     SendingEvent,
 )
-from imapgate.wire.writer import Literal, Part, segments, string
+from imapgate.wire.writer import Part, redacted, segments, string
 
 
 class Flight(NamedTuple):
@@ -429,11 +429,6 @@ class Relay:
 
     def _trace(self, side: Side, text: bytes) -> None:
         self._out.effect(Report(Traced(side, text)))
-
-
-def redacted(parts: Iterable[Part]) -> bytes:
-    """A command's arguments with no literal's content, for a trace."""
-    return b"".join(b"{%d}" % len(part.content) if isinstance(part, Literal) else part for part in parts)
 
 
 _OWN: dict[bytes, Callable[[Relay, Command], None]] = {

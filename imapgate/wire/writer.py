@@ -7,6 +7,7 @@ forwarded, save the content of literals.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import NamedTuple
 
 QUOTED_MOST = 1024
@@ -80,3 +81,8 @@ def segments(parts: tuple[Part, ...] | list[Part]) -> list[bytes]:
     current.append(b"\r\n")
     pieces.append(b"".join(current))
     return pieces
+
+
+def redacted(parts: Iterable[Part]) -> bytes:
+    """A command's arguments with no literal's content, for a trace."""
+    return b"".join(b"{%d}" % len(part.content) if isinstance(part, Literal) else part for part in parts)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from imapgate.session.relay import redacted
-from imapgate.wire.writer import Literal
+from imapgate.wire.writer import Literal, redacted
 from tests.session.playbook import Way, logged_in, relay, words
 
 ROUGHLY = (Way.LINES,)
