@@ -19,10 +19,17 @@ $(STAMP): setup.cfg pyproject.toml
 	$(BIN)/twistd --help >/dev/null
 	touch $@
 
+# The demo needs less than the tests, and is there sooner.
+$(VENV)/.demo: setup.cfg pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --editable '.[demo]'
+	$(BIN)/twistd --help >/dev/null
+	touch $@
+
 peers:
 	tests/peers/install
 
-demo: $(STAMP)
+demo: $(VENV)/.demo
 	$(BIN)/twistd -n imapgate --demo
 
 test: $(STAMP) peers

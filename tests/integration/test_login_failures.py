@@ -55,6 +55,17 @@ def test_a36_one_text_for_every_failure(server: Server, user: NewUser) -> None:
             wire.login(someone.name, someone.password)
 
 
+def test_a34_the_old_password_fails_at_once(server: Server, user: NewUser) -> None:
+    """Every login is verified upstream: a password that was changed holds no more, though its session goes on."""
+    someone = user(server)
+    with gate_for(server) as gate, connect(gate.host, gate.port) as held, connect(gate.host, gate.port) as wire:
+        held.login(someone.name, someone.password)
+        server.set_password(someone.name, "another-one")
+        assert _login(wire, someone.name, someone.password) == FAILED
+        wire.login(someone.name, "another-one")
+        held.ok(b"NOOP")
+
+
 def test_a36_a_delay_whatever_the_reason(dovecot: Dovecot, user: NewUser) -> None:
     """Refused by the gate itself or by upstream, known or unknown: no answer comes before the delay has passed."""
     someone = user(dovecot)

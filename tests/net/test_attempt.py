@@ -8,6 +8,7 @@ from twisted.internet.error import TimeoutError as ConnectTimeoutError
 from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure as TwistedFailure
 
+from imapgate.auth.penalties import AT_ONCE
 from imapgate.limits import Limits
 from imapgate.model.failure import Failure
 from imapgate.model.secret import Credentials, Secret
@@ -35,6 +36,20 @@ def test_granted() -> None:
     assert wire.open
     assert not made.clock.getDelayedCalls()
     assert made.upstream.relayed == (b"XOAUTH2",)
+
+
+def test_a37_a_burst_at_one_user() -> None:
+    """Of many logins of one user at once only some go on; each that is given up makes room for the next."""
+    made = bench(LIMITS)
+    calls = made.endpoints[0].calls
+    attempts = [Asking(made, client=CLIENT._replace(peer=(f"192.0.2.{n}", 1))).start() for n in range(AT_ONCE + 2)]
+    assert len(calls) == AT_ONCE
+    made.clock.advance(2.0)
+    assert len(calls) == AT_ONCE + 1
+    for attempt in attempts:
+        attempt.attempt.cancel()
+    Asking(made).start()
+    assert len(calls) == AT_ONCE + 2
 
 
 def test_a37_delays() -> None:
