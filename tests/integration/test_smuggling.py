@@ -262,7 +262,7 @@ def streams(draw: st.DrawFn) -> bytes:
     stream = b"".join(b"t%d %b\r\n" % (number, command) for number, command in enumerate(commands))
     stream += b"z NOOP\r\n"
     for kind, where, length, data in draw(mutations):
-        at = where % len(stream)
+        at = where % max(len(stream), 1)
         if kind == "insert":
             stream = stream[:at] + data + stream[at:]
         elif kind == "replace":
