@@ -95,8 +95,9 @@ class Relay:
 
     @property
     def busy(self) -> bool:
-        """Whether the client is owed an answer (that of IDLE is not owed while it idles)."""
-        return len(self._flights) + len(self._queue) + len(self._deferred) > self.idling
+        """Whether the client is owed an answer: not to IDLE while it idles, nor to a message that is on its way."""
+        unfinished = self.idling or (self._head is Head.FLOWING and self._head_tag in self._flights)
+        return len(self._flights) + len(self._queue) + len(self._deferred) > unfinished
 
     @property
     def leaving(self) -> bool:
