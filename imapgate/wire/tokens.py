@@ -45,8 +45,6 @@ _GRAMMAR = (
 _TOKEN = re.compile(_GRAMMAR)
 _TOKEN_UTF8 = re.compile(_GRAMMAR.replace(rb"\]-~]|", rb"\]-~\x80-\xff]|"))
 _ATOM, _QUOTED, _OPEN, _CLOSE, _LITERAL = 2, 3, 4, 5, 8  # the groups that were matched last
-_SECTION = re.compile(rb"(?:BODY|BINARY)(?:\.[A-Z]+)?\[[^\]]*\Z", re.IGNORECASE)
-"""An atom that a list of header names follows, before its closing bracket (RFC 3501 §9, section)."""
 _ESCAPE = re.compile(rb'\\(["\\])')
 
 _SPACE, _BRACKET = b" ]"
@@ -127,7 +125,8 @@ class Tokens:
         self.depth += 1
         if self.depth > self._nesting:
             raise TokenError(f"lists nested more than {self._nesting} deep")
-        if items and b"[" in items[-1].value and items[-1].kind == ATOM and _SECTION.match(items[-1].value):
+        last = items[-1].value if items and items[-1].kind == ATOM else b""
+        if last.rfind(b"[") > last.rfind(b"]"):  # a section (RFC 3501 §9), or what some servers take for one
             if self._section:
                 raise TokenError("a section inside the list of a section")
             self._section = self.depth

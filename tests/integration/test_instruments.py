@@ -100,8 +100,7 @@ def test_black_hole(echo: Recorder) -> None:
         with through(proxy) as wire:
             wire.line()
             wire.send(b"a NOOP\r\n")
-            proxy.wait(lambda: proxy.connections[0].up.read == 8)
-            assert proxy.connections[0].up.passed == 4
+            proxy.wait(lambda: (proxy.connections[0].up.read, proxy.connections[0].up.passed) == (8, 4))
             assert not proxy.connections[0].closed
 
 
@@ -111,8 +110,7 @@ def test_stall_and_resume(echo: Recorder) -> None:
         proxy.plan(down=Fault(stall_at=10))
         with through(proxy) as wire:
             assert wire.exactly(10) == TEXT[:10]
-            proxy.wait(lambda: proxy.connections[0].down.stalled)
-            assert proxy.connections[0].down.passed == 10
+            proxy.wait(lambda: proxy.connections[0].down.stalled and proxy.connections[0].down.passed == 10)
             proxy.resume(proxy.connections[0], "down")
             assert wire.line() == TEXT[10:] + b"\r\n"
 

@@ -182,6 +182,13 @@ def test_never_closed_behind_a_literal() -> None:
         taken.feed(b"")
 
 
+@pytest.mark.parametrize("text", [b"ODY[X (a b)", b"x[ (MESSAGES)", b"a (b[ (c))"])
+def test_an_open_bracket_before_a_list(text: bytes) -> None:
+    """Some servers take any bracket for a section's: a list behind an open one is closed by its partner or refused."""
+    with pytest.raises(TokenError, match="expected"):
+        Tokens(9).feed(text)
+
+
 def test_a_section_inside_a_section() -> None:
     """The names of one section hold no other: its closing bracket would hide that the first has none."""
     with pytest.raises(TokenError, match="section inside"):
