@@ -18,15 +18,18 @@ import atheris
 
 with atheris.instrument_imports(include=["imapgate"]):
     from imapgate.limits import Limits
+    from imapgate.model.commands import COMMANDS
     from imapgate.session.effects import Close, Effect, Granted, SendClient, SendUpstream, Side
     from imapgate.session.link import Link
     from imapgate.session.login import Terms
     from imapgate.session.session import ClientSession
 
-from tests.integration.reference import allowed
+from tests.integration.reference import ARGUMENTS, NO_ARGUMENT, OWN, allowed
 from tests.integration.test_smuggling import NASTY, PALETTE
 
 LIMITS = Limits()
+TABLE = {verb: COMMANDS[verb] for verb in COMMANDS if verb in OWN | NO_ARGUMENT | ARGUMENTS.keys()}
+"""The verbs that the strict reader knows; it would take any other for an illegal command."""
 ANNOUNCED = re.compile(rb"\{([0-9]+)\}\r\n\Z")
 TAGGED = re.compile(rb"^([^ +*\r\n][^ \r\n]*) (?:OK|NO|BAD) ", re.MULTILINE)
 
@@ -86,7 +89,7 @@ class Upstream:
 
 def logged_in() -> ClientSession:
     """A session with a client that has logged in."""
-    session = ClientSession(LIMITS)
+    session = ClientSession(LIMITS, TABLE)
     session.client_connected(Terms(starttls=False, login=True))
     session.client_received(b"a LOGIN u p\r\n")
     link = Link(LIMITS)
