@@ -109,7 +109,6 @@ class GateService(Service):
     def __init__(self, reactor: Any, configuration: Configuration) -> None:
         limits = configuration.limits
         self._reactor = reactor
-        self._configuration = configuration
         self._limits = limits
         self._certificates: list[ServerCertificates] = []
         self._factories: list[ClientFactory] = []
@@ -150,15 +149,16 @@ class GateService(Service):
     def privilegedStartService(self) -> None:
         """Bind every port, as whoever started the process."""
         for listener, factory in self._listeners:
-            text = listener.endpoint.text
+            where = listener.endpoint.text
+            queue = f":backlog={BACKLOG}" if listener.endpoint.kind == "tcp" and ":backlog=" not in where else ""
             failures: list[Failure] = []
             try:
-                listening: Deferred[IListeningPort] = serverFromString(self._reactor, text).listen(factory)
+                listening: Deferred[IListeningPort] = serverFromString(self._reactor, where + queue).listen(factory)
             except (LookupError, ValueError) as error:  # a socket that systemd has not handed on
-                raise SystemExit(f"imapgate: cannot listen on {text}: {error!r}") from None
+                raise SystemExit(f"imapgate: cannot listen on {where}: {error!r}") from None
             listening.addCallbacks(self._ports.append, failures.append)
             if failures:  # raised here: in an errback it would end nothing
-                raise SystemExit(f"imapgate: cannot listen on {text}: {failures[0].getErrorMessage()}")
+                raise SystemExit(f"imapgate: cannot listen on {where}: {failures[0].getErrorMessage()}")
 
     def startService(self) -> None:
         """Serve."""

@@ -228,6 +228,7 @@ def test_ports_are_bound_before_anything_is_served() -> None:
     assert reactor.tcpServers == []
     gate.privilegedStartService()
     assert [(port, interface) for port, _, _, interface in reactor.tcpServers] == [(1143, "127.0.0.1"), (143, "")]
+    assert [backlog for _, _, backlog, _ in reactor.tcpServers] == [module.BACKLOG, module.BACKLOG]
     assert reactor.unixClients == []
     with logged(module) as lines:
         gate.startService()

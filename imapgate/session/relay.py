@@ -165,7 +165,7 @@ class Relay:
         if self._head is not Head.FLOWING:
             self._submit(event)
         elif self._head_tag in self._flights:  # the next message of one command
-            self._ask_message(event, (), HeadEvent.ASKED)
+            self._ask_message(event, ())
         else:  # it was answered while a message of it was on the way: end its line, ask for nothing more
             self._intake.refused()
             self._out.upstream(b"\r\n")
@@ -263,7 +263,7 @@ class Relay:
             self._trace(Side.CLIENT, b" ".join((command.tag, rule.verb)) + redacted(parts))
         if isinstance(waiting, takes.MessageBegins):
             self._head_tag = tag
-            self._ask_message(waiting, (b"%b %b" % (tag, rule.verb),), HeadEvent.ASKED)
+            self._ask_message(waiting, (b"%b %b" % (tag, rule.verb),))
             return
         if rule.more and rule.slow:
             self._note_context(tag, command)
@@ -276,12 +276,12 @@ class Relay:
             self._head_tag = tag
             self._moved(HeadEvent.IDLE_SENT)
 
-    def _ask_message(self, event: takes.MessageBegins, before: tuple[Part, ...], moved: HeadEvent) -> None:
+    def _ask_message(self, event: takes.MessageBegins, before: tuple[Part, ...]) -> None:
         announcement = b"%b{%d}" % (b"~" if event.binary else b"", event.size)
         pieces = segments((*before, *event.command.parts, announcement))
         self._message, self._segments = event, pieces[1:]
         self._out.upstream(pieces[0])
-        self._moved(moved)
+        self._moved(HeadEvent.ASKED)
 
     def _send_done(self) -> None:
         self._out.upstream(b"DONE\r\n")
