@@ -52,6 +52,11 @@ _OPEN_TOKEN = Token(OPEN, b"(")
 _CLOSE_TOKEN = Token(CLOSE, b")")
 
 
+def unescaped(value: bytes) -> bytes:
+    """What stands between the quotes of a quoted string, without its backslashes (RFC 3501 §9)."""
+    return _ESCAPE.sub(rb"\1", value)
+
+
 class Tokens:
     """The tokens of one command, taken in line by line.
 
@@ -106,7 +111,7 @@ class Tokens:
                 items.append(Token(ATOM, found[2]))
             elif group == _QUOTED:
                 value = found[3]
-                items.append(Token(QUOTED, _ESCAPE.sub(rb"\1", value) if b"\\" in value else value))
+                items.append(Token(QUOTED, unescaped(value) if b"\\" in value else value))
             elif group == _OPEN:
                 self._open()
                 bare = True

@@ -10,13 +10,14 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from imapgate.wire.tokens import unescaped
+
 QUOTED_MOST = 1024
 """The longest string, in octets, that is sent quoted; real servers choke on much longer ones."""
 
 _QUOTABLE = re.compile(rb"[ -~]*\Z")
 _SPECIAL = re.compile(rb'["\\]')
 _QUOTED = re.compile(rb'"(?:[^"\\]|\\["\\])*+"')
-_ESCAPED = re.compile(rb'\\(["\\])')
 
 
 class Literal(NamedTuple):
@@ -53,7 +54,7 @@ def parts_of(text: bytes) -> list[Part]:
     parts: list[Part] = []
     done = 0
     for found in _QUOTED.finditer(text):
-        value = _ESCAPED.sub(rb"\1", found[0][1:-1])
+        value = unescaped(found[0][1:-1])
         if len(value) > QUOTED_MOST:
             parts += [text[done : found.start()], Literal(value)]
             done = found.end()
