@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
+
+_REMEMBERED = 64
+"""Lists that are remembered: every session of a server has the same, and a server that varies it fills a few places."""
 
 OWN = (b"LITERAL+", b"SASL-IR", b"ID")
 """What the gate adds whatever upstream has."""
 
 TERMINATED = (b"PLAIN", b"LOGIN")
-"""The SASL mechanisms that end at the gate."""
+"""The SASL mechanisms that end at the gate, unless it verifies clients itself."""
 
 _KNOWN = frozenset(
     b"""
@@ -39,6 +43,7 @@ ENABLEABLE = frozenset((b"CONDSTORE", b"QRESYNC", b"UTF8=ACCEPT"))
 """What a client may ENABLE through the gate, where upstream has it."""
 
 
+@lru_cache(_REMEMBERED)
 def parse(text: bytes) -> frozenset[bytes]:
     """The names in ``text`` (what follows ``CAPABILITY``), in upper case."""
     return frozenset(text.upper().split())
@@ -64,18 +69,23 @@ def mechanisms(capabilities: Iterable[bytes]) -> tuple[bytes, ...]:
     return tuple(found)
 
 
-def before_login(*, starttls: bool, login: bool, relayed: Iterable[bytes] = ()) -> bytes:
-    """What follows ``CAPABILITY`` before a login; ``login``: whether one is allowed on this connection."""
+@lru_cache(_REMEMBERED)
+def before_login(*, starttls: bool, login: bool, mechanisms: tuple[bytes, ...], command: bool = True) -> bytes:
+    """What follows ``CAPABILITY`` before a login.
+
+    :param login: whether one is allowed on this connection; ``command``: by the LOGIN command, too
+    """
     names = [b"IMAP4rev1", *OWN]
     if starttls:
         names.append(b"STARTTLS")
     if login:
-        names += [b"AUTH=" + mechanism for mechanism in (*TERMINATED, *relayed)]
-    else:
+        names += [b"AUTH=" + mechanism for mechanism in mechanisms]
+    if not (login and command):
         names.append(b"LOGINDISABLED")
     return b" ".join(names)
 
 
+@lru_cache(_REMEMBERED)
 def after_login(upstream: bytes) -> bytes:
     """What follows ``CAPABILITY`` after a login, from what upstream said; the order is upstream's."""
     names = [name for name in dict.fromkeys(upstream.split()) if known(name)]

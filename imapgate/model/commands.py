@@ -50,6 +50,8 @@ class Rule(NamedTuple):
     message_after: int | None = None
     secret: bool = False
     """The arguments are credentials and never shown."""
+    pins: bool = False
+    """It may change the connection for good, which then can be no other session's."""
     plain: re.Pattern[bytes] | None = None
     """Matches the most usual arguments, whole, as the tokeniser and the shape would: atoms and flat lists.
 
@@ -170,7 +172,7 @@ _ROWS = (
     _row("STATUS", _IN, "mailbox list"),
     _row("APPEND", _IN, "mailbox any ...", slow=True, message_after=1),
     _row("NAMESPACE", _IN),
-    _row("ENABLE", _IN, "any ..."),
+    _row("ENABLE", _IN, "any ...", pins=True),
     _row("IDLE", _IN),
     _row("GETQUOTA", _IN, "string"),
     _row("SETQUOTA", _IN, "string list"),
@@ -216,8 +218,24 @@ COMMANDS: Table = {row.verb: row for row in _ROWS}
 
 def table(extra_verbs: Iterable[str] = ()) -> Table:
     """The command table with an operator's ``extra_verbs``: any arguments, passed on when logged in."""
-    extra = [_row(verb.upper(), _IN, "...") for verb in extra_verbs]
+    extra = [_row(verb.upper(), _IN, "...", pins=True) for verb in extra_verbs]
     return {**COMMANDS, **{row.verb: row for row in extra if row.verb not in COMMANDS}}
+
+
+_PINNING = re.compile(rb"(CONDSTORE|QRESYNC|MODSEQ|CHANGEDSINCE)|RETURN \([^)]*\bUPDATE\b", re.IGNORECASE)
+"""RFC 7162 §3.1: whoever names one of these has MODSEQ in all that follows, for as long as the connection lives.
+RFC 5267 §4.3: what was searched with UPDATE goes on being told."""
+
+
+def pins(command: Command) -> str:
+    """Why no other session may have the connection after this command; empty: it may."""
+    if command.rule.pins:
+        return command.rule.verb.decode("ascii")
+    for part in command.parts:
+        found = _PINNING.search(part if isinstance(part, bytes) else part.content)
+        if found is not None:
+            return "CONDSTORE" if found[1] else "search context"
+    return ""
 
 
 def arguments(tokens: Sequence[Token]) -> list[bytes]:

@@ -30,6 +30,12 @@ class Failure(Enum):
     """Upstream, or the gate itself, said no to the credentials."""
     CANCELLED = "cancelled"
     """The client cancelled the exchange with ``*``."""
+    BUSY = "busy"
+    """All upstream connections that this user may have are in use, and none came free in time."""
+    UNROUTABLE = "unroutable"
+    """It could not be found out which upstream the user belongs to."""
+    NO_LOGIN = "no-login"
+    """The operator lets this user in at another time."""
     LIMIT = "limit"
     """A limit of the gate's own, such as connections of one user."""
 
@@ -46,6 +52,9 @@ ANSWERS: dict[Failure, tuple[bytes, bytes, bytes]] = {
     Failure.TEMPORARY: (b"NO", b"UNAVAILABLE", b"The mail server cannot log anybody in; try again later"),
     Failure.CREDENTIALS: (b"NO", b"AUTHENTICATIONFAILED", b"Authentication failed"),
     Failure.CANCELLED: (b"BAD", b"", b"Authentication cancelled"),
+    Failure.BUSY: (b"NO", b"UNAVAILABLE", b"All connections to the mail server are in use; try again later"),
+    Failure.UNROUTABLE: (b"NO", b"UNAVAILABLE", b"The mail server of this user cannot be found out; try again later"),
+    Failure.NO_LOGIN: (b"NO", b"UNAVAILABLE", b"No login at this time; try again later"),
     Failure.LIMIT: (b"NO", b"LIMIT", b"Too many connections of this user from this address"),
 }
 """Completion, response code and text of the client's answer, where a login fails."""
@@ -56,6 +65,7 @@ LOST_SESSION: dict[Failure, bytes] = {
         Failure.LOST: b"The mail server closed the connection",
         Failure.TIMED_OUT: b"The mail server does not answer",
         Failure.PROTOCOL: b"The mail server gave an answer that makes no sense",
+        Failure.CREDENTIALS: b"The mail server does not accept the login any more",
     }.items()
 }
 """The last line a client gets where its upstream fails after the login."""

@@ -1,0 +1,1 @@
+"""Pure book-keeping: who holds which upstream connection, and why."""
