@@ -10,6 +10,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from imapgate.model.failure import Failure
+from imapgate.model.pool_mode import PoolMode
 from imapgate.model.secret import Credentials, Secret
 from imapgate.session.link import Link
 
@@ -28,6 +29,7 @@ class Timer(Enum):
     IDLE = "idle"
     UPSTREAM = "upstream"
     HALF_CLOSE = "half-close"
+    REFRESH = "IDLE refresh"
 
 
 class Reason(Enum):
@@ -93,7 +95,16 @@ class CancelTimer(NamedTuple):
 class Ask(NamedTuple):
     """Put a question; the session waits for ``answered``."""
 
-    question: Login
+    question: Login | Lease
+
+
+class Release(NamedTuple):
+    """Give the upstream connection back to its pool: nothing is owed on it, and nothing is left unread.
+
+    :ivar selected: a mailbox is selected there
+    """
+
+    selected: bool
 
 
 class Respond(NamedTuple):
@@ -109,16 +120,32 @@ class Report(NamedTuple):
 
 
 class Close(NamedTuple):
-    """Close the connection to this side; ``abort``: at once, whatever is still unsent."""
+    """Close the connection to this side; ``abort``: at once, whatever is still unsent.
+
+    With the client's connection all timers are over.
+    """
 
     side: Side
     abort: bool = False
 
 
-Effect = SendClient | SendUpstream | StartTLS | Hold | Free | SetTimer | CancelTimer | Ask | Respond | Report | Close
+Effect = (
+    SendClient
+    | SendUpstream
+    | StartTLS
+    | Hold
+    | Free
+    | SetTimer
+    | CancelTimer
+    | Ask
+    | Release
+    | Respond
+    | Report
+    | Close
+)
 
 
-# --- the question, and its answers ----------------------------------------------------------------
+# --- the questions, and their answers -------------------------------------------------------------
 
 
 class Login(NamedTuple):
@@ -130,6 +157,12 @@ class Login(NamedTuple):
     """The initial response of a relayed mechanism, in base64 as the client gave it."""
     client_id: tuple[tuple[bytes, bytes], ...] = ()
     """What the client said of itself by ID, without its ``x-`` fields (THREATS A45)."""
+    ttl: int = 5
+    """Through how many more gates it may go (THREATS A46): what ``x-proxy-ttl`` said, Dovecot's name and default."""
+
+
+class Lease(NamedTuple):
+    """Get this client, which is logged in, an upstream connection again."""
 
 
 class Granted(NamedTuple):
@@ -138,6 +171,10 @@ class Granted(NamedTuple):
     link: Link
     traced: bool = False
     """Whether the operator wants a trace of this session."""
+    mode: PoolMode = PoolMode.SESSION
+    """For how long the connection is the client's."""
+    pinned: str = ""
+    """Why the connection can never be anybody else's; empty: it may be given back."""
 
 
 class Challenge(NamedTuple):
@@ -147,9 +184,11 @@ class Challenge(NamedTuple):
 
 
 class Failed(NamedTuple):
-    """No login."""
+    """No login, or no connection."""
 
     failure: Failure
+    text: bytes = b""
+    """What the client is told in place of the usual text: the operator's words, printable ASCII."""
 
 
 Answer = Granted | Challenge | Failed

@@ -8,6 +8,7 @@ say: it asks, and is told.
 from __future__ import annotations
 
 import binascii
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -18,6 +19,7 @@ from imapgate.model import capability
 from imapgate.model.commands import Command, arguments
 from imapgate.model.failure import ANSWERS, Failure
 from imapgate.model.secret import Credentials, Secret
+from imapgate.session import bearer
 from imapgate.session import intake as takes
 from imapgate.session.effects import (
     Ask,
@@ -51,11 +53,13 @@ class Terms(NamedTuple):
     :ivar starttls: STARTTLS is offered
     :ivar login: a login is allowed on the connection as it is
     :ivar relayed: the mechanisms that upstream is known to offer, and that the gate relays
+    :ivar terminated: those that end at the gate
     """
 
     starttls: bool
     login: bool
     relayed: tuple[bytes, ...] = ()
+    terminated: tuple[bytes, ...] = capability.TERMINATED
 
 
 def identity(command: Command) -> tuple[tuple[bytes, bytes], ...]:
@@ -67,6 +71,16 @@ def identity(command: Command) -> tuple[tuple[bytes, bytes], ...]:
         for name, value in pairs
         if quotable(name) and quotable(value) and not name.lower().startswith(b"x-") and value.upper() != b"NIL"
     )[:_ID_FIELDS]
+
+
+def ttl(command: Command) -> int:
+    """Through how many more gates the login behind an ID command may go; whoever it was that said so, at most 5."""
+    values = [token.value for token in command.tokens[1:-1]]
+    said = [value for name, value in zip(values[::2], values[1::2], strict=False) if name.lower() == b"x-proxy-ttl"]
+    return min([5, *(int(value) for value in said if _TTL.match(value))])
+
+
+_TTL = re.compile(rb"[0-9]{1,4}\Z")
 
 
 def decoded(data: bytes) -> bytes:
@@ -90,6 +104,7 @@ class ClientLogin:
         self._taker: Callable[[bytes], None] | None = None  # of the next SASL answer; None: it is relayed
         self._rounds = 0
         self._client_id: tuple[tuple[bytes, bytes], ...] = ()
+        self._ttl = Login(b"", None).ttl
         self._asked_capability = False
         self.waiting: Reason | None = None
         """Why no more of the client's input can be taken; ``None``: it can."""
@@ -100,6 +115,10 @@ class ClientLogin:
 
     busy = False
     """Whether the client is owed an answer that input already taken will bring."""
+    quiet = True
+    """Whether a session may end here without anything being lost."""
+    receiving = False
+    """Whether a command is under way whose rest the client has still to send."""
 
     @property
     def leaving(self) -> bool:
@@ -134,7 +153,12 @@ class ClientLogin:
 
     def _capability(self) -> bytes:
         terms = self._terms
-        return capability.before_login(starttls=terms.starttls, login=terms.login, relayed=terms.relayed)
+        return capability.before_login(
+            starttls=terms.starttls,
+            login=terms.login,
+            mechanisms=(*terms.terminated, *terms.relayed),
+            command=b"LOGIN" in terms.terminated,
+        )
 
     def _do_capability(self, command: Command) -> None:
         self._asked_capability = True
@@ -149,7 +173,7 @@ class ClientLogin:
         self.finished = True
 
     def _do_id(self, command: Command) -> None:
-        self._client_id = identity(command)
+        self._client_id, self._ttl = identity(command), ttl(command)
         self._out.client(SELF)
         self._ok(command.tag, b"Nice to meet you")
 
@@ -163,10 +187,13 @@ class ClientLogin:
         self._out.effect(StartTLS(Side.CLIENT))
 
     def _do_login(self, command: Command) -> None:
-        if self._allowed(command.tag):
-            user, password = arguments(command.tokens)
-            self._begin(command.tag, b"LOGIN")
-            self._terminated(user, password)
+        if not self._allowed(command.tag):
+            return
+        if b"LOGIN" not in self._terms.terminated:
+            return self._out.client(b"%b NO [CANNOT] The command is not offered\r\n" % command.tag)
+        user, password = arguments(command.tokens)
+        self._begin(command.tag, b"LOGIN")
+        self._terminated(user, password)
 
     def _do_authenticate(self, command: Command) -> None:
         tag, words = command.tag, arguments(command.tokens)
@@ -179,9 +206,8 @@ class ClientLogin:
             initial = None if len(words) == 1 else decoded(words[1])
         except ValueError:
             return self._bad(tag, b"The initial response is not base64")
-        first = _FIRST.get(mechanism)
-        if first is not None:
-            prompt, taker = first
+        if mechanism in self._terms.terminated:
+            prompt, taker = _FIRST[mechanism]
             self._begin(tag, mechanism)
             if initial is None:
                 self._prompt(prompt, partial(taker, self))
@@ -189,7 +215,7 @@ class ClientLogin:
                 taker(self, initial)
         elif mechanism in self._terms.relayed:
             self._begin(tag, mechanism)
-            self._ask(Login(mechanism, None, None if initial is None else Secret(words[1]), self._client_id))
+            self._ask(Login(mechanism, None, None if initial is None else Secret(words[1])))
         else:
             self._out.client(b"%b NO [CANNOT] The mechanism is not offered\r\n" % tag)
 
@@ -237,15 +263,28 @@ class ClientLogin:
         else:
             self._end(b"BAD", b"", b"A PLAIN response has three fields")
 
+    def _bearer(self, parse: Callable[[bytes], Credentials | None], data: bytes) -> None:
+        credentials = parse(data)
+        if credentials is None:
+            self._end(b"BAD", b"", b"Not a response of this mechanism")
+        else:
+            self._ask(Login(self._login.mechanism, credentials))
+
+    def _oauthbearer(self, data: bytes) -> None:
+        self._bearer(bearer.oauthbearer, data)
+
+    def _xoauth2(self, data: bytes) -> None:
+        self._bearer(bearer.xoauth2, data)
+
     def _user(self, user: bytes) -> None:
         self._prompt(_ASK_PASSWORD, partial(self._terminated, user))
 
     def _terminated(self, user: bytes, password: bytes, authorisation: bytes = b"") -> None:
         credentials = Credentials(user, Secret(password), authorisation)
-        self._ask(Login(self._login.mechanism, credentials, client_id=self._client_id))
+        self._ask(Login(self._login.mechanism, credentials))
 
     def _ask(self, login: Login) -> None:
-        self._login = login
+        login = self._login = login._replace(client_id=self._client_id, ttl=self._ttl)
         self.waiting = Reason.ANSWER
         self._out.effect(Ask(login))
 
@@ -264,7 +303,12 @@ class ClientLogin:
             return self._prompt(b"+ %b\r\n" % answer.data, None)
         credentials = self._login.credentials
         user = b"" if credentials is None else credentials.user
-        self._end(*ANSWERS[answer.failure])
+        completion, code, text = ANSWERS[answer.failure]
+        end = partial(self._end, completion, code, answer.text or text)
+        if credentials is not None and self._login.mechanism in _TOKENS and answer.failure is Failure.CREDENTIALS:
+            self._prompt(b"+ %b\r\n" % bearer.REFUSED, lambda data: end())
+        else:
+            end()
         if answer.failure is not Failure.CANCELLED:
             self._out.effect(Report(LoginFailed(user, self._login.mechanism, answer.failure)))
 
@@ -284,7 +328,10 @@ _ASK_USER, _ASK_PASSWORD = b"+ VXNlcm5hbWU6\r\n", b"+ UGFzc3dvcmQ6\r\n"
 _FIRST: dict[bytes, tuple[bytes, Callable[[ClientLogin, bytes], None]]] = {
     b"PLAIN": (b"+ \r\n", ClientLogin._plain),
     b"LOGIN": (_ASK_USER, ClientLogin._user),
+    b"OAUTHBEARER": (b"+ \r\n", ClientLogin._oauthbearer),
+    b"XOAUTH2": (b"+ \r\n", ClientLogin._xoauth2),
 }
+_TOKENS = frozenset((b"OAUTHBEARER", b"XOAUTH2"))
 _COMMANDS: dict[bytes, Callable[[ClientLogin, Command], None]] = {
     b"CAPABILITY": ClientLogin._do_capability,
     b"NOOP": ClientLogin._do_noop,

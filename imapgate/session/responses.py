@@ -22,6 +22,14 @@ _INPROGRESS = re.compile(rb'\* (?:OK|NO) \[INPROGRESS \("([^"]+)"', re.IGNORECAS
 _CAPABILITY = re.compile(rb"\* CAPABILITY ([^\r\n]*)", re.IGNORECASE)
 
 
+_CAREFUL = frozenset((b"CAPABILITY", b"REFERRAL", b"INPROGRESS"))
+
+
+def needs_care(status: re.Match[bytes] | None) -> bool:
+    """Whether a line of this status has a response code that the gate has to look at."""
+    return status is not None and status[3] is not None and status[3].upper() in _CAREFUL
+
+
 def keyword(line: bytes) -> bytes:
     """The first word of an untagged line, in upper case."""
     return line[2:].split(b" ", 1)[0].rstrip(b"\r\n").upper()

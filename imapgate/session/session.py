@@ -10,6 +10,8 @@ when input is taken, time limits, half-closes, and every way to end.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from imapgate.errors import ClientProtocolError, UpstreamProtocolError
 from imapgate.limits import Limits
 from imapgate.model import capability
@@ -20,6 +22,7 @@ from imapgate.session.effects import (
     CancelTimer,
     Close,
     Effect,
+    Failed,
     Free,
     Granted,
     Hold,
@@ -60,7 +63,7 @@ class ClientSession:
     """
 
     __slots__ = (
-        "_commands", "_ended", "_half_closed", "_held", "_intake", "_limits", "_login", "_out", "_relay", "_silence",
+        "_ended", "_farewell", "_half_closed", "_held", "_intake", "_limits", "_login", "_out", "_relay", "_silence",
         "_spoke", "_state", "_table", "_waited", "commands", "reason", "user",
     )  # fmt: skip
 
@@ -75,6 +78,7 @@ class ClientSession:
         self._held: Reason | None = None
         self._half_closed = False
         self._ended = False
+        self._farewell = b""  # why the session is to end at the next command boundary
         self._spoke = False  # the client, since the last look
         self._silence = 0  # looks at which the client had not spoken
         self._waited = 0  # looks at which upstream owed something and had not spoken
@@ -136,11 +140,7 @@ class ClientSession:
         if not self._ended and relay is not None:
             if relay.passes(data):
                 return [SendClient(data)]
-            try:
-                relay.received(data)
-            except UpstreamProtocolError as error:
-                self._upstream_broke(error)
-            self._after()
+            self._reading(relay.received, data)
             if self._held is not None or self._half_closed:
                 self._advance()
         return self._out.take()
@@ -158,12 +158,15 @@ class ClientSession:
     def answered(self, answer: Answer) -> list[Effect]:
         """The question that was asked last has an answer."""
         login = self._login
-        if not self._ended and login is not None:
-            if isinstance(answer, Granted):
-                self._logged_in(login, answer)
-            else:
-                login.answered(answer)
-            self._advance()
+        if self._ended:
+            return self._out.take()
+        if login is None:
+            self._lease_answered(answer)
+        elif isinstance(answer, Granted):
+            self._logged_in(login, answer)
+        else:
+            login.answered(answer)
+        self._advance()
         return self._out.take()
 
     def ticked(self, timer: Timer) -> list[Effect]:
@@ -172,10 +175,30 @@ class ClientSession:
             _TICKED[timer](self)
         return self._out.take()
 
+    def trace(self) -> None:
+        """Report every line from now on."""
+        if self._relay is not None:
+            self._relay.trace()
+
+    @property
+    def pinned(self) -> str:
+        """Why its upstream connection can be nobody else's; empty: it can, or there is none."""
+        return "" if self._relay is None or self._ended else self._relay.pinned
+
     def stop(self, text: bytes) -> list[Effect]:
         """The gate is going down, or the operator ends this session."""
         if not self._ended:
             self._end("stopped", said=_BYE % text)
+        return self._out.take()
+
+    def leave(self, text: bytes) -> list[Effect]:
+        """The same at the next command boundary: what is in flight is answered, and no more is taken."""
+        if self._relay is None:
+            return self.stop(text)
+        if not self._ended:
+            self._farewell = text
+            self._advance()
+            self._after()
         return self._out.take()
 
     # --- going on ---------------------------------------------------------------------------------------
@@ -187,6 +210,9 @@ class ClientSession:
             while not self._ended:
                 part = self._relay or self._login
                 if part is None or (reason := part.waiting) is not None:
+                    break
+                if self._farewell and not part.receiving:
+                    reason = Reason.LOGOUT
                     break
                 event = self._intake.next()
                 if event is None:
@@ -214,6 +240,8 @@ class ClientSession:
             self._end("logout" if part.leaving else "upstream BYE")
         elif part.bad >= (limits.bad_commands_after_login if self._relay else limits.bad_commands_before_login):
             self._end("too many bad commands", said=_BYE % b"Too many bad commands")
+        elif self._farewell and part.quiet:
+            self._end("stopped", said=_BYE % self._farewell)
 
     def _hold(self, reason: Reason | None) -> None:
         """Stop hearing the client for this reason, or hear it again."""
@@ -231,10 +259,26 @@ class ClientSession:
         self._out.effect(CancelTimer(Timer.LOGIN))
         self._out.effect(SetTimer(Timer.IDLE, self._limits.client_idle / LOOKS))
         self._out.effect(SetTimer(Timer.UPSTREAM, self._limits.upstream_first_byte / LOOKS))
-        relay = self._relay = Relay(self._out, self._intake, self._limits, granted.link, granted.traced)
-        unread, granted.link.unread = granted.link.unread, []
+        self._relay = Relay(self._out, self._intake, self._limits, granted)
+        self._reading(self._relay.begin)
+
+    def _lease_answered(self, answer: Answer) -> None:
+        relay = self._relay
+        if relay is None or not relay.awaits_lease:
+            return
+        if isinstance(answer, Granted):
+            self._reading(relay.leased, answer)
+        elif isinstance(answer, Failed):
+            if answer.failure is Failure.CREDENTIALS:  # there will never be one again
+                self._lose_upstream(answer.failure)
+            else:
+                relay.lease_refused(answer)
+                self._after()
+
+    def _reading(self, read: Callable[..., None], *what: object) -> None:
+        """Let the relay read what upstream sent, and see what becomes of it."""
         try:
-            relay.read(unread)
+            read(*what)
         except UpstreamProtocolError as error:
             self._upstream_broke(error)
         self._after()
@@ -246,6 +290,10 @@ class ClientSession:
 
     def _half_close_late(self) -> None:
         self._end("client closed", abort=True)
+
+    def _refresh_idle(self) -> None:
+        assert self._relay is not None
+        self._relay.refresh_idle()
 
     def _look_at_client(self) -> None:
         self._silence = 0 if self._spoke or (self._relay and self._relay.awaits_upstream) else self._silence + 1
@@ -278,14 +326,17 @@ class ClientSession:
         self._lose_upstream(Failure.PROTOCOL)
 
     def _lose_upstream(self, failure: Failure) -> None:
-        self._end(f"upstream {failure.value}", said=LOST_SESSION[failure])
+        self._end(f"upstream {failure.value}", said=LOST_SESSION[failure], broken=True)
 
     @property
     def _mid_response(self) -> bool:
         return self._relay is not None and self._relay.mid_response
 
-    def _end(self, reason: str, *, said: bytes = b"", abort: bool = False) -> None:
-        """End the session: the last line, or a cut where the client would take it for part of a response."""
+    def _end(self, reason: str, *, said: bytes = b"", abort: bool = False, broken: bool = False) -> None:
+        """End the session: the last line, or a cut where the client would take it for part of a response.
+
+        :param broken: the upstream connection cannot be used any more.
+        """
         self._state = CONNECTION[self.state, ConnectionEvent.ENDED]
         self._ended = True
         self.reason = reason
@@ -294,9 +345,10 @@ class ClientSession:
             abort = True
         elif said:
             self._out.client(said)
-        for timer in Timer:
-            self._out.effect(CancelTimer(timer))
-        self._out.effect(Close(Side.UPSTREAM))
+        if self._relay is not None:
+            self._relay.let_go(broken=broken)
+        else:
+            self._out.effect(Close(Side.UPSTREAM))
         self._out.effect(Close(Side.CLIENT, abort))
 
 
@@ -305,4 +357,5 @@ _TICKED = {
     Timer.HALF_CLOSE: ClientSession._half_close_late,
     Timer.IDLE: ClientSession._look_at_client,
     Timer.UPSTREAM: ClientSession._look_at_upstream,
+    Timer.REFRESH: ClientSession._refresh_idle,
 }

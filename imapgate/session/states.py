@@ -2,7 +2,7 @@
 
 Three small machines stand side by side.  CONNECTION is the client's connection as RFC 3501 §3 draws
 it.  SENDING is what the client's next octets are.  HEAD is what stands at the head of the upstream
-connection: as long as it is not FREE, no other command can be written there.
+connection, or that there is none: as long as it is not FREE, no other command can be written there.
 
 Each table maps ``(state, event)`` to the next state; a cell that is missing cannot be, and says so by
 raising the error its section names.  The diagrams in the documentation are drawn from these tables.
@@ -108,17 +108,25 @@ SENDING: dict[tuple[Sending, SendingEvent], Sending] = {
 class Head(_State):
     """What stands at the head of the upstream connection."""
 
+    UNBOUND = "unbound"
+    AWAITED = "connection awaited"
     FREE = "free"
     ASKED = "literal asked"
     FLOWING = "message flowing"
     IDLE_ASKED = "IDLE asked"
     IDLING = "idling"
     IDLE_ENDING = "DONE sent"
+    IDLE_REFRESHING = "IDLE ended to be refreshed"
+    IDLE_RESUMED = "IDLE asked again"
 
 
 class HeadEvent(_State):
     """What moves the head on; CONTINUED is upstream's ``+``, COMPLETED the head's own tagged answer."""
 
+    LEASE_ASKED = "connection asked"
+    LEASED = "connection granted"
+    LEASE_REFUSED = "connection refused"
+    RELEASED = "connection given back"
     ASKED = "{n} sent"
     IDLE_SENT = "IDLE sent"
     CONTINUED_SEGMENT = "+, the rest sent"
@@ -127,10 +135,16 @@ class HeadEvent(_State):
     CONTINUED_IDLE = "+ of IDLE"
     WRITTEN = "last octet sent"
     DONE_SENT = "DONE sent"
+    REFRESHED = "DONE sent, to go on"
+    RESUMED = "IDLE sent again"
     COMPLETED = "tagged answer"
 
 
 HEAD: dict[tuple[Head, HeadEvent], Head] = {
+    (Head.UNBOUND, HeadEvent.LEASE_ASKED): Head.AWAITED,
+    (Head.AWAITED, HeadEvent.LEASED): Head.FREE,
+    (Head.AWAITED, HeadEvent.LEASE_REFUSED): Head.UNBOUND,
+    (Head.FREE, HeadEvent.RELEASED): Head.UNBOUND,
     (Head.FREE, HeadEvent.ASKED): Head.ASKED,
     (Head.FREE, HeadEvent.IDLE_SENT): Head.IDLE_ASKED,
     (Head.ASKED, HeadEvent.CONTINUED_SEGMENT): Head.FREE,
@@ -145,4 +159,10 @@ HEAD: dict[tuple[Head, HeadEvent], Head] = {
     (Head.IDLING, HeadEvent.DONE_SENT): Head.IDLE_ENDING,
     (Head.IDLING, HeadEvent.COMPLETED): Head.FREE,
     (Head.IDLE_ENDING, HeadEvent.COMPLETED): Head.FREE,
+    # the client goes on idling, and sees nothing of it
+    (Head.IDLING, HeadEvent.REFRESHED): Head.IDLE_REFRESHING,
+    (Head.IDLE_REFRESHING, HeadEvent.RESUMED): Head.IDLE_RESUMED,
+    (Head.IDLE_REFRESHING, HeadEvent.COMPLETED): Head.FREE,
+    (Head.IDLE_RESUMED, HeadEvent.CONTINUED_IDLE): Head.IDLING,
+    (Head.IDLE_RESUMED, HeadEvent.COMPLETED): Head.FREE,
 }

@@ -225,9 +225,12 @@ class UpstreamLogin:
             if b"AUTH=" + login.mechanism not in offered:
                 return self._fail(Failure.NO_MECHANISM)
             return self._sasl(login.mechanism, [] if login.initial is None else [login.initial.reveal()], inline)
-        user, password = login.credentials.user, login.credentials.password.reveal()
+        user, password, authorisation = login.credentials[0], login.credentials[1].reveal(), login.credentials[2]
         if b"AUTH=PLAIN" in offered:
-            return self._sasl(b"PLAIN", [base64.b64encode(b"\0%b\0%b" % (user, password))], inline)
+            response = b"%b\0%b\0%b" % (authorisation, user, password)
+            return self._sasl(b"PLAIN", [base64.b64encode(response)], inline)
+        if authorisation:  # nothing else can say it
+            return self._fail(Failure.NO_MECHANISM)
         if b"AUTH=LOGIN" in offered:
             return self._sasl(b"LOGIN", [base64.b64encode(user), base64.b64encode(password)], False)
         if b"LOGINDISABLED" in offered:
@@ -272,11 +275,12 @@ _COMPLETED: dict[Stage, Callable[[UpstreamLogin, bool, bytes], None]] = {
 
 
 def originating(
-    client: tuple[str, int], local: tuple[str, int], session: str, client_id: Iterable[tuple[bytes, bytes]]
+    client: tuple[str, int], local: tuple[str, int], session: str, client_id: Iterable[tuple[bytes, bytes]], ttl: int
 ) -> Originating:
     """The ID fields that tell a server that trusts the gate who the client is (Dovecot's names for them).
 
-    :param client: address and port of the client; ``local``: those that it connected to.
+    :param client: address and port of the client; ``local``: those that it connected to
+    :param ttl: through how many more gates the login may go
     """
     fields = [
         (b"x-originating-ip", client[0].encode()),
@@ -284,5 +288,6 @@ def originating(
         (b"x-connected-ip", local[0].encode()),
         (b"x-connected-port", b"%d" % local[1]),
         (b"x-session-id", session.encode()),
+        (b"x-proxy-ttl", b"%d" % ttl),
     ]
     return (*fields, *client_id)

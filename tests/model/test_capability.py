@@ -40,18 +40,24 @@ def test_after_login() -> None:
 
 
 @pytest.mark.parametrize(
-    ("starttls", "login", "relayed", "shown"),
+    ("starttls", "login", "mechanisms", "shown"),
     [
-        (False, True, (), b"AUTH=PLAIN AUTH=LOGIN"),
+        (False, True, (b"PLAIN", b"LOGIN"), b"AUTH=PLAIN AUTH=LOGIN"),
         (True, False, (b"CRAM-MD5",), b"STARTTLS LOGINDISABLED"),
-        (True, True, (b"CRAM-MD5", b"XOAUTH2"), b"STARTTLS AUTH=PLAIN AUTH=LOGIN AUTH=CRAM-MD5 AUTH=XOAUTH2"),
+        (True, True, (b"PLAIN", b"XOAUTH2"), b"STARTTLS AUTH=PLAIN AUTH=XOAUTH2"),
         (False, False, (), b"LOGINDISABLED"),
     ],
 )
-def test_before_login(starttls: bool, login: bool, relayed: tuple[bytes, ...], shown: bytes) -> None:
+def test_before_login(starttls: bool, login: bool, mechanisms: tuple[bytes, ...], shown: bytes) -> None:
     """A3: mechanisms are offered only where a login is allowed, and LOGINDISABLED where it is not."""
-    said = capability.before_login(starttls=starttls, login=login, relayed=relayed)
+    said = capability.before_login(starttls=starttls, login=login, mechanisms=mechanisms)
     assert said == b"IMAP4rev1 LITERAL+ SASL-IR ID " + shown
+
+
+def test_without_the_login_command() -> None:
+    """Where a login takes a mechanism, the command is shown as disabled."""
+    said = capability.before_login(starttls=False, login=True, mechanisms=[b"XOAUTH2"], command=False)
+    assert said == b"IMAP4rev1 LITERAL+ SASL-IR ID AUTH=XOAUTH2 LOGINDISABLED"
 
 
 def test_a10_mechanisms() -> None:

@@ -123,7 +123,7 @@ def test_states() -> None:
 def test_extra_verbs() -> None:
     """An operator's verbs take any arguments after a login; a verb that is known keeps its row."""
     extended = table(["xfoo", "LOGIN"])
-    assert extended[b"XFOO"]._replace(plain=None) == Rule(b"XFOO", When.AUTHENTICATED, (), True)
+    assert extended[b"XFOO"]._replace(plain=None) == Rule(b"XFOO", When.AUTHENTICATED, (), True, pins=True)
     assert fault(extended[b"XFOO"], tokens(b"(a) b")) is None
     assert fault(extended[b"XFOO"], []) is None
     assert extended[b"LOGIN"] is COMMANDS[b"LOGIN"]

@@ -25,7 +25,7 @@ def test_a36_only_a_verdict_says_authenticationfailed() -> None:
 
 def test_lost_session() -> None:
     """The last line of a session whose upstream fails is one BYE line; every way to fail has one."""
-    assert set(LOST_SESSION) == {Failure.LOST, Failure.TIMED_OUT, Failure.PROTOCOL}
+    assert set(LOST_SESSION) == {Failure.LOST, Failure.TIMED_OUT, Failure.PROTOCOL, Failure.CREDENTIALS}
     for line in LOST_SESSION.values():
         assert line.startswith(b"* BYE [UNAVAILABLE] ")
         assert line.index(b"\r\n") == len(line) - 2

@@ -28,6 +28,7 @@ class Server:
     :ivar pending: those that it has not answered
     :ivar out: what it has said that was not yet delivered
     :ivar said: the untagged responses among that, in order
+    :ivar selected: whether a mailbox is selected
     """
 
     def __init__(self) -> None:
@@ -35,6 +36,7 @@ class Server:
         self.pending: list[Seen] = []
         self.out = b""
         self.said: list[bytes] = []
+        self.selected = False
         self.asked: bytes | None = None
         """The tag of a command whose literal is announced, and neither asked for nor refused."""
         self.idle_asked: Seen | None = None
@@ -106,8 +108,21 @@ class Server:
     def refuse(self, completion: bytes) -> None:
         """Refuse the command whose literal is announced."""
         assert self.asked is not None
+        self._answered(self._parts[0].partition(b" ")[2], completion)
         tag, self.asked, self._parts = self.asked, None, []
         self.out += b"%b %b\r\n" % (tag, completion)
+
+    @property
+    def owes(self) -> bool:
+        """Whether a command has not come whole, or has not been answered."""
+        unanswered = self.pending or self.asked or self.idle_asked or self.idling
+        return bool(unanswered or self._parts or self._left or self._skip or self._data)
+
+    def _answered(self, text: bytes, completion: bytes) -> None:
+        if text.startswith((b"SELECT", b"EXAMINE")):
+            self.selected = completion.startswith(b"OK")
+        elif text == b"CLOSE" and completion.startswith(b"OK"):
+            self.selected = False
 
     @property
     def reading(self) -> bool:
@@ -133,6 +148,7 @@ class Server:
     def complete(self, which: int, completion: bytes) -> None:
         """Answer one of the pending commands, whichever."""
         command = self.pending.pop(which % len(self.pending))
+        self._answered(command.text, completion)
         self.out += b"%b %b\r\n" % (command.tag, completion)
 
     def say(self, response: bytes) -> None:

@@ -8,12 +8,14 @@ A transcript is read from top to bottom.  Each line begins with one of these mar
 ``C>``    the client must get this line; ``C>.`` without CRLF
 ``U<``    upstream sends this line; ``U<.`` without CRLF
 ``U>``    this line must be written upstream; ``U>.`` without CRLF
-``->``    something else happens: ``-> granted IMAP4rev1``, ``-> failed credentials``, ``-> challenge cXV4``,
-          ``-> tick login``, ``-> half-close``, ``-> client lost``, ``-> upstream lost``, ``-> stop Going down``,
-          ``-> tls`` (it is up), ``-> dial`` (the login asked for last is played against the ``U`` lines, too)
-``<-``    something else must be wanted: ``<- ask LOGIN user password``, ``<- hold answer``, ``<- free answer``,
-          ``<- set idle 240``, ``<- cancel idle``, ``<- report …``, ``<- trace …``, ``<- starttls client``,
-          ``<- close client``, ``<- abort client``
+``->``    something else happens: ``-> granted IMAP4rev1`` (``-> granted mailbox …``: in that mode),
+          ``-> failed credentials`` (the operator's words may follow), ``-> challenge cXV4``, ``-> tick login``,
+          ``-> half-close``, ``-> client lost``, ``-> upstream lost``, ``-> stop Going down``,
+          ``-> leave Going down``, ``-> tls`` (it is up), ``-> dial`` (the login asked for last is played against
+          the ``U`` lines, too), ``-> unread * OK hi`` (comes with the connection that is granted next)
+``<-``    something else must be wanted: ``<- ask LOGIN user password``, ``<- ask lease``, ``<- release``,
+          ``<- release selected``, ``<- hold answer``, ``<- free answer``, ``<- set idle 240``, ``<- cancel idle``,
+          ``<- report …``, ``<- trace …``, ``<- starttls client``, ``<- close client``, ``<- abort client``
 ``==``    the state of the connection: ``== selected``
 ``--``    a remark
 ========  =========================================================================================
@@ -23,6 +25,8 @@ A transcript is read from top to bottom.  Each line begins with one of these mar
 What happens between two sets of expectations is one round.  Each round is compared as what the client got,
 what upstream got, and what else was wanted, each in order.  Timers, holds, reports and traces are compared
 where the transcript speaks of that kind at all.
+
+Once a connection was released nothing may be written upstream until another one is granted.
 
 Every transcript is played line by line, with the lines of one side in one chunk, octet by octet, and with
 the beginning of another line behind the last one of each side (as h11 does it): the result is the same.
@@ -39,6 +43,7 @@ from typing import NamedTuple
 from imapgate.limits import DEFAULTS, Limits
 from imapgate.model.commands import Table, table
 from imapgate.model.failure import Failure
+from imapgate.model.pool_mode import PoolMode
 from imapgate.model.secret import Credentials, Secret
 from imapgate.session import effects as wants
 from imapgate.session.link import Link
@@ -166,8 +171,12 @@ def words(effect: wants.Effect | wants.Answer) -> str:
             return f"starttls {side.value}"
         case wants.Close(side, abort):
             return f"{'abort' if abort else 'close'} {side.value}"
-        case wants.Ask(login):
+        case wants.Ask(wants.Lease()):
+            return "ask lease"
+        case wants.Ask(wants.Login() as login):
             return f"ask {_login_words(login)}"
+        case wants.Release(selected):
+            return "release selected" if selected else "release"
         case wants.Respond(data):
             return f"respond {data.reveal().decode()}".rstrip()
         case wants.Report(event):
@@ -220,6 +229,8 @@ class Stage:
         self._limits = limits
         self._terms = terms
         self._asked: wants.Login | None = None
+        self._unread: list[tuple[bool, bytes]] = []  # of the next connection
+        self._released = False  # nothing is bound
         self.got = Got()
 
     def feed(self, side: str, data: bytes) -> None:
@@ -244,6 +255,7 @@ class Stage:
             if isinstance(effect, wants.SendClient):
                 self.got.octets["C"] += effect.data
             elif isinstance(effect, wants.SendUpstream):
+                assert not self._released, f"written to a connection that was given back: {effect.data!r}"
                 self.got.octets["U"] += effect.data
             elif isinstance(effect, wants.Granted | wants.Challenge | wants.Failed) and self.session is not None:
                 if not isinstance(effect, wants.Challenge):
@@ -254,7 +266,10 @@ class Stage:
 
     def _note(self, effect: wants.Effect | wants.Answer) -> None:
         self.got.wanted.append(words(effect))
-        if isinstance(effect, wants.Ask):
+        if isinstance(effect, wants.Release):
+            assert not self._released, "given back twice"
+            self._released = True
+        elif isinstance(effect, wants.Ask) and isinstance(effect.question, wants.Login):
             self._asked = effect.question
         elif isinstance(effect, wants.Respond) and self.upstream is not None:
             self.perform(self.upstream.respond(effect.data))
@@ -272,10 +287,23 @@ class Stage:
 
     def _granted(self, rest: str) -> Sequence[wants.Effect | wants.Answer]:
         assert self.session is not None
-        traced = rest.startswith("traced ")
+        traced, mode = rest.startswith("traced "), PoolMode.SESSION
+        rest = rest.removeprefix("traced ")
+        if rest.startswith("mailbox "):
+            mode, rest = PoolMode.MAILBOX, rest.removeprefix("mailbox ")
         link = Link(self._limits)
-        link.capabilities = rest.removeprefix("traced ").encode()
-        return self.session.answered(wants.Granted(link, traced))
+        link.capabilities = rest.encode()
+        link.unread, self._unread = self._unread, []
+        self._released = False
+        return self.session.answered(wants.Granted(link, traced, mode))
+
+    def _failed(self, rest: str) -> Sequence[wants.Effect]:
+        failure, _, text = rest.partition(" ")
+        return self._told(lambda session: session.answered(wants.Failed(Failure(failure), text.encode())))
+
+    def _comes_unread(self, rest: str) -> Sequence[wants.Effect]:
+        self._unread.append((True, rest.encode() + b"\r\n"))
+        return ()
 
     def _client(self, rest: str) -> Sequence[wants.Effect | wants.Answer]:
         assert rest == "lost"
@@ -301,13 +329,15 @@ _HAPPENS: dict[str, Callable[[Stage, str], Sequence[wants.Effect | wants.Answer]
     "tls": Stage._tls,
     "dial": Stage._dial,
     "granted": Stage._granted,
-    "failed": lambda stage, rest: stage._told(lambda session: session.answered(wants.Failed(Failure(rest)))),
+    "failed": Stage._failed,
     "challenge": lambda stage, rest: stage._told(lambda session: session.answered(wants.Challenge(rest.encode()))),
     "client": Stage._client,
     "upstream": Stage._upstream,
     "respond": Stage._respond,
     "tick": lambda stage, rest: stage._told(lambda session: session.ticked(wants.Timer(rest))),
     "half-close": lambda stage, rest: stage._told(ClientSession.client_half_closed),
+    "unread": Stage._comes_unread,
+    "leave": lambda stage, rest: stage._told(lambda session: session.leave(rest.encode())),
     "stop": lambda stage, rest: stage._told(lambda session: session.stop(rest.encode())),
 }
 
@@ -393,18 +423,33 @@ def relay(
     limits: Limits = DEFAULTS,
     extra_verbs: Sequence[str] = (),
     traced: bool = False,
+    mode: PoolMode = PoolMode.SESSION,
+    pinned: str = "",
     ways: Sequence[Way] = WAYS,
 ) -> ClientSession:
-    """Play a transcript on a session whose client is logged in; upstream has these capabilities."""
+    """Play a transcript on a session whose client is logged in; upstream has these capabilities.
+
+    In mode ``mailbox`` the connection of the login has been given back, unless it is ``pinned``.
+    """
     commands: Table = table(extra_verbs)
 
     def make() -> Stage:
-        session = logged_in(limits, commands, capabilities.encode(), traced)
-        return Stage(session, None, limits, OPEN)
+        session = logged_in(limits, commands, capabilities.encode(), traced, mode, pinned)
+        stage = Stage(session, None, limits, OPEN)
+        stage._released = mode is PoolMode.MAILBOX and not pinned
+        return stage
 
     session = perform(parse(text), make, ways).session
     assert session is not None
     return session
+
+
+MAILBOX_CAPABILITIES = "IMAP4rev1 IDLE"
+
+
+def mailbox(text: str, *, limits: Limits = DEFAULTS, ways: Sequence[Way] = NOT_TRAILING) -> ClientSession:
+    """Play a transcript on a session in mode ``mailbox`` that has given its first connection back."""
+    return relay(text, capabilities=MAILBOX_CAPABILITIES, limits=limits, mode=PoolMode.MAILBOX, ways=ways)
 
 
 def logged_in(
@@ -412,14 +457,17 @@ def logged_in(
     commands: Table | None = None,
     capabilities: bytes = b"IMAP4rev1 IDLE",
     traced: bool = False,
+    mode: PoolMode = PoolMode.SESSION,
+    pinned: str = "",
+    link: Link | None = None,
 ) -> ClientSession:
-    """A session whose client has just logged in."""
+    """A session whose client has just logged in, and got ``link``, or any."""
     session = ClientSession(limits, table() if commands is None else commands)
     session.client_connected(OPEN)
     session.client_received(b"l LOGIN user password\r\n")
-    link = Link(limits)
+    link = link or Link(limits)
     link.capabilities = capabilities
-    session.answered(wants.Granted(link, traced))
+    session.answered(wants.Granted(link, traced, mode, pinned))
     return session
 
 

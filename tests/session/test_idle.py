@@ -76,10 +76,10 @@ def test_commands_behind_done_wait_for_the_answer() -> None:
         C> a2 OK done
         C> * BYE Logging out
         C> a3 OK Logged out
-        U> g3 LOGOUT
-        <- close upstream
+        <- release
         <- close client
-        """
+        """,
+        ways=NOT_TRAILING,
     )
 
 
@@ -231,3 +231,75 @@ def test_half_close_while_idling() -> None:
         """,
         ways=NOT_TRAILING,
     )
+
+
+REFRESHING = """
+        C: a1 IDLE
+        U> g1 IDLE
+        U< +
+        C> +
+        <- set IDLE refresh 1620
+        -> tick IDLE refresh
+        U> DONE
+        <- cancel IDLE refresh
+"""
+
+
+def test_f12_a_long_idle_is_begun_anew() -> None:
+    """F12: before a server takes 30 silent minutes for an absence, IDLE ends and begins anew, unseen by the client."""
+    relay(
+        f"""{REFRESHING}
+        U< * 2 EXISTS
+        C> * 2 EXISTS
+        U< g1 OK Idle completed
+        U> g2 IDLE
+        U< +
+        <- set IDLE refresh 1620
+        U< * 3 EXISTS
+        C> * 3 EXISTS
+        C: DONE
+        U> DONE
+        <- cancel IDLE refresh
+        U< g2 OK Idle completed
+        C> a1 OK Idle completed
+        C: a2 NOOP
+        U> g3 NOOP
+        """,
+        ways=NOT_TRAILING,
+    )
+
+
+def test_done_while_idle_is_begun_anew() -> None:
+    """The client's DONE is never lost: it ends whichever IDLE stands upstream, once."""
+    relay(
+        f"""{REFRESHING}
+        C: DONE
+        U< g1 OK Idle completed
+        C> a1 OK Idle completed
+        """,
+        ways=NOT_TRAILING,
+    )
+    relay(
+        f"""{REFRESHING}
+        U< g1 OK Idle completed
+        U> g2 IDLE
+        C: DONE
+        U< +
+        U> DONE
+        <- cancel IDLE refresh
+        U< g2 OK Idle completed
+        C> a1 OK Idle completed
+        """,
+        ways=NOT_TRAILING,
+    )
+
+
+def test_idle_that_cannot_be_begun_anew() -> None:
+    """A server that will not idle again ends the client's IDLE with its own words."""
+    relay(f"{REFRESHING}U< g1 NO No more\nC> a1 NO No more\n", ways=NOT_TRAILING)
+    relay(f"{REFRESHING}U< g1 OK x\nU> g2 IDLE\nU< g2 BAD No more\nC> a1 BAD No more\n", ways=NOT_TRAILING)
+
+
+def test_a_late_refresh_is_nothing() -> None:
+    """A timer that comes when nobody idles any more does nothing."""
+    relay("-> tick IDLE refresh\nC: a1 NOOP\nU> g1 NOOP\n", ways=NOT_TRAILING)

@@ -158,7 +158,7 @@ def test_a13_what_may_be_a_literal_sent_unasked(announced: str) -> None:
         C: a2 NOOP
         C> * BAD A literal is {{n}}, {{n+}} or ~{{n}} at the start of an argument
         C> * BYE Closing
-        <- close upstream
+        <- release
         <- close client
         """
     )
@@ -235,7 +235,7 @@ def test_a15_too_big() -> None:
             C: a2 NOOP
             C> * BAD [TOOBIG] A literal that is too large was sent unasked
             C> * BYE Closing
-            <- close upstream
+            <- release
             <- close client
             """
         )

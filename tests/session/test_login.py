@@ -198,10 +198,6 @@ def test_noop_and_logout() -> None:
         C: a3 NOOP
         C> * BYE Logging out
         C> a2 OK Logged out
-        <- cancel login
-        <- cancel idle
-        <- cancel upstream
-        <- cancel half-close
         <- close upstream
         <- close client
         == logout

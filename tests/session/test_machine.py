@@ -3,6 +3,9 @@
 What always holds: a client's tag is answered at most once; the server sees what the client asked for and nothing
 else, each command once and in order; what the server says untagged arrives whole and in order; holds and frees
 come in pairs; nothing comes after the end; neither of the two is said to have broken the protocol.
+
+In mode ``mailbox`` there is one server after another: each is given back only when nothing is owed on it, on either
+side, and from then on the session neither writes to it nor looks at it.
 """
 
 from __future__ import annotations
@@ -17,9 +20,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from imapgate.limits import DEFAULTS
 from imapgate.model.failure import Failure
+from imapgate.model.pool_mode import PoolMode
 from imapgate.session import effects as wants
+from imapgate.session.link import Link
 from imapgate.session.states import Connection
-from tests.session.peers import Receiver, Server
+from tests.session.peers import Receiver, Seen, Server
 from tests.session.playbook import logged_in
 
 LIMITS = replace(DEFAULTS, bad_commands_after_login=1000)
@@ -31,13 +36,32 @@ OWN = (b"* CAPABILITY", b"* ID", b"* ENABLED", b"* BYE", b"* BAD", b"+")
 LOSSES = (Failure.LOST, Failure.TIMED_OUT)
 
 
+class Guarded(Link):
+    """A connection that must not be touched once it was given back."""
+
+    def __init__(self) -> None:
+        super().__init__(LIMITS)
+        self.capabilities = b"IMAP4rev1 IDLE"
+        self.released = False
+
+    def __getattribute__(self, name: str) -> object:
+        assert name == "released" or not super().__getattribute__("released"), f"{name} of what was given back"
+        return super().__getattribute__(name)
+
+
 class Conversation(RuleBasedStateMachine):
     """A client that has logged in, its session, and its server."""
 
     def __init__(self) -> None:
         super().__init__()
         self.session = logged_in()
-        self.server = Server()
+        self.server = Server()  # the one that the session is connected to, or will be
+        self.link: Guarded | None = None  # none: the session is connected to none
+        self.leasing = False
+        self.mode = PoolMode.SESSION
+        self.seen: list[Seen] = []  # by the servers before this one
+        self.said: list[bytes] = []  # untagged by those, and delivered
+        self.refreshed: list[Seen] = []  # each an IDLE that may be begun anew
         self.receiver = Receiver()
         self.wire = b""  # what the client has sent that is not yet delivered
         self.rest: list[tuple[bytes, bytes]] = []  # per literal that waits for a +: the content, and what follows
@@ -46,15 +70,23 @@ class Conversation(RuleBasedStateMachine):
         self.asked: list[bytes] = []  # verb and arguments of each command, as the server has to see it
         self.tags: set[bytes] = set()
         self.idle: bytes | None = None  # the tag of an IDLE without its DONE
+        self.idles: list[bytes] = []  # the tags of all that have neither a + nor an answer
         self.held: wants.Reason | None = None
         self.timers = {wants.Timer.IDLE, wants.Timer.UPSTREAM}
         self.closed: list[wants.Close] = []
+        self.parted: list[wants.Release | wants.Close] = []
         self.delivered = b""
 
-    @initialize(most=st.sampled_from([1, 2, 5]))
-    def begin(self, most: int) -> None:
+    @initialize(most=st.sampled_from([1, 2, 5]), mode=st.sampled_from(PoolMode))
+    def begin(self, most: int, mode: PoolMode) -> None:
         """A client that has just logged in."""
-        self.session = logged_in(replace(LIMITS, pipelined_commands=most))
+        self.mode = mode
+        link = Guarded()
+        self.session = logged_in(replace(LIMITS, pipelined_commands=most), mode=mode, link=link)
+        if mode is PoolMode.MAILBOX:
+            link.released = True
+        else:
+            self.link = link
 
     # --- the client's commands ------------------------------------------------------------------------------
 
@@ -97,6 +129,12 @@ class Conversation(RuleBasedStateMachine):
     def mailbox(self, verb: bytes, content: bytes, synchronising: bool) -> None:
         """A command with a literal."""
         self.command(verb + b" ", (content, synchronising), seen=_written(verb, b" ", content))
+
+    @precondition(lambda self: self.may_send)
+    @rule()
+    def close(self) -> None:
+        """CLOSE, with a mailbox selected or none."""
+        self.command(b"CLOSE", seen=b"CLOSE")
 
     @precondition(lambda self: self.may_send)
     @rule(first=CONTENT, second=CONTENT, one=st.booleans(), two=st.booleans())
@@ -145,6 +183,7 @@ class Conversation(RuleBasedStateMachine):
         """IDLE."""
         self.command(b"IDLE", seen=b"IDLE")
         self.idle = self.tag
+        self.idles.append(self.tag)
 
     @precondition(lambda self: self.idle is not None and not self.closed)
     @rule()
@@ -168,7 +207,7 @@ class Conversation(RuleBasedStateMachine):
         data, self.wire = self.wire[:most], self.wire[most:]
         self.perform(self.session.client_received(data))
 
-    @precondition(lambda self: self.server.out and not self.closed)
+    @precondition(lambda self: self.server.out and self.link and not self.closed)
     @rule(most=st.sampled_from([1, 20, 1000]))
     def upstream_octets(self, most: int) -> None:
         """Some of what the server said arrives."""
@@ -179,11 +218,47 @@ class Conversation(RuleBasedStateMachine):
     @rule()
     def flow(self) -> None:
         """All that was sent arrives, on both sides."""
-        while not self.closed and (self.wire or self.server.out):
+        while not self.closed and (self.wire or (self.server.out and self.link)):
             if self.wire:
                 self.client_octets(1000)
             else:
                 self.upstream_octets(1000)
+
+    # --- the pool -------------------------------------------------------------------------------------------
+
+    @precondition(lambda self: self.leasing and not self.closed)
+    @rule(unread=st.booleans())
+    def grant(self, unread: bool) -> None:
+        """A connection is there, with what its server has said read already or not."""
+        self.leasing, self.link = False, Guarded()
+        if unread:
+            data = self.server.deliver(1000)
+            self.delivered += data
+            self.link.unread = list(self.link.scanner.feed(data))
+        self.perform(self.session.answered(wants.Granted(self.link, mode=self.mode)))
+
+    @precondition(lambda self: self.leasing and not self.closed)
+    @rule(failure=st.sampled_from([Failure.BUSY, Failure.REFUSED, Failure.TIMED_OUT]))
+    def refuse(self, failure: Failure) -> None:
+        """There is none; what waited for it is answered at once."""
+        self.leasing = False
+        self.perform(self.session.answered(wants.Failed(failure)))
+
+    def released(self, selected: bool) -> None:
+        """The session gives its connection back."""
+        assert self.link is not None, "given back twice"
+        assert not self.server.owes, "given back before its commands were answered"
+        assert selected is self.server.selected
+        assert self.link.scanner.clean
+        rest, said = Receiver(), Receiver()
+        rest.take(self.server.out)
+        said.take(self.delivered)
+        assert said.between, "given back in the middle of a response"
+        assert all(line.startswith(b"* ") for line in rest.responses), "an answer would reach nobody"
+        self.said += [line for line in said.responses if line.startswith(b"* ")]
+        self.seen += self.server.seen
+        self.link.released = True
+        self.link, self.server, self.delivered = None, Server(), b""
 
     # --- the server -----------------------------------------------------------------------------------------
 
@@ -234,10 +309,12 @@ class Conversation(RuleBasedStateMachine):
         """A timer that was set goes off."""
         timer = sorted(self.timers, key=lambda timer: timer.value)[which % len(self.timers)]
         self.timers.discard(timer)
+        if timer is wants.Timer.REFRESH:
+            self.refreshed += self.server.seen[-1:]
         self.perform(self.session.ticked(timer))
 
     @precondition(lambda self: self.number > 12)
-    @rule(how=st.sampled_from(["half", "client", "upstream", "timed out", "stop"]))
+    @rule(how=st.sampled_from(["half", "client", "upstream", "timed out", "stop", "leave", "credentials"]))
     def end(self, how: str) -> None:
         """The connection ends in one of the ways in which it can; later calls do nothing."""
         session = self.session
@@ -247,12 +324,17 @@ class Conversation(RuleBasedStateMachine):
             self.perform(session.client_lost())
         elif how == "stop":
             self.perform(session.stop(b"Going down"))
-        else:
+        elif how == "leave":
+            self.perform(session.leave(b"Going down"))
+        elif how == "credentials":
+            self.leasing = False
+            self.perform(session.answered(wants.Failed(Failure.CREDENTIALS)))
+        elif self.link is not None:
             self.perform(session.upstream_lost(LOSSES[how == "timed out"]))
 
     def teardown(self) -> None:
         """All that was begun comes to its end: unless the connection ended, every tag was answered."""
-        for _ in range(200):
+        for _ in range(600):
             if self.closed or not self._go_on():
                 break
         assert self.closed or {line.split(b" ", 1)[0] for line in self.receiver.responses} >= self.tags
@@ -263,6 +345,10 @@ class Conversation(RuleBasedStateMachine):
             self.done()
         if self.wire:
             self.client_octets(1000)
+        elif self.leasing:
+            self.grant(False)
+        elif self.link is None:
+            return False
         elif self.server.out:
             self.upstream_octets(1000)
         elif self.server.asked:
@@ -279,6 +365,8 @@ class Conversation(RuleBasedStateMachine):
 
     def perform(self, effects: Sequence[wants.Effect]) -> None:
         """Do what the session wants, as the shell would."""
+        if not self.closed:
+            self.parted = []
         for effect in effects:
             assert not self.closed or isinstance(effect, wants.Close), "something after the end"
             match effect:
@@ -286,6 +374,7 @@ class Conversation(RuleBasedStateMachine):
                     self.receiver.take(data)
                     self.client_reads()
                 case wants.SendUpstream(data):
+                    assert self.link is not None, "written to what was given back"
                     self.server.take(data)
                 case wants.Hold(_, reason):
                     assert self.held is None, "held twice"
@@ -297,8 +386,18 @@ class Conversation(RuleBasedStateMachine):
                     self.timers.add(timer)
                 case wants.CancelTimer(timer):
                     self.timers.discard(timer)
+                case wants.Ask(wants.Lease()):
+                    assert self.link is None, "asked for a second connection"
+                    assert not self.leasing, "asked twice"
+                    self.leasing = True
+                case wants.Release(selected):
+                    self.parted.append(effect)
+                    self.released(selected)
                 case wants.Close():
+                    self.parted.append(effect)
                     self.closed.append(effect)
+                    if effect.side is wants.Side.CLIENT:  # which is the end of all timers
+                        self.timers.clear()
                 case wants.Report(event):
                     raise AssertionError(f"both are honest: {event}")
                 case _:
@@ -308,10 +407,14 @@ class Conversation(RuleBasedStateMachine):
         """The client goes on with its literal when it gets a ``+``, and gives it up when its tag is answered."""
         for response in self.receiver.responses[getattr(self, "read", 0) :]:
             word = response.split(b" ", 1)[0]
-            if response.startswith(b"+") and self.rest:
+            if response.startswith(b"+") and self.idles:
+                self.idles.pop(0)
+            elif response.startswith(b"+") and self.rest:
                 self.wire += self.rest.pop(0)[1]
             elif word == self.tag:
                 self.rest = []
+            if word in self.idles:
+                self.idles.remove(word)
             if word == self.idle:
                 self.idle = None
         self.read = len(self.receiver.responses)
@@ -330,30 +433,35 @@ class Conversation(RuleBasedStateMachine):
     def nothing_is_added_upstream(self) -> None:
         """The server sees what was asked for, in order: nothing more, nothing twice."""
         wanted = iter(self.asked)
-        for command in self.server.seen:
-            if command.text not in (b"LOGOUT", b""):
+        seen = self.seen + self.server.seen
+        for before, command in zip([None, *seen], seen, strict=False):
+            anew = command.text == b"IDLE" and any(before is each for each in self.refreshed)
+            if command.text not in (b"LOGOUT", b"") and not anew:
                 assert any(command.text == text for text in wanted), (command, self.asked)
-        assert [command.text for command in self.server.seen].count(b"LOGOUT") <= 1
+        assert [command.text for command in seen].count(b"LOGOUT") <= 1
         assert len({command.tag for command in self.server.seen}) == len(self.server.seen)
 
     @invariant()
     def responses_arrive_whole_and_in_order(self) -> None:
         """What the server said untagged is what the client got."""
         got = [line for line in self.receiver.responses if line.startswith(b"* ") and not line.startswith(OWN)]
-        assert got == self.server.said[: len(got)]
+        assert got == (self.said + self.server.said)[: len(got)]
         if not self.closed:
             expected = Receiver()
             expected.take(self.delivered)
-            assert got == [line for line in expected.responses if line.startswith(b"* ")]
+            assert got == self.said + [line for line in expected.responses if line.startswith(b"* ")]
 
     @invariant()
     def the_end_is_the_end(self) -> None:
-        """Both sides are closed together, upstream first, once; a cut only in the middle of a response."""
+        """Upstream is closed or given back, then the client is closed, once."""
         if self.closed:
-            assert [close.side for close in self.closed] == [wants.Side.UPSTREAM, wants.Side.CLIENT]
+            first, last = self.parted[-2:]
+            assert first == wants.Close(wants.Side.UPSTREAM) or isinstance(first, wants.Release)
+            assert isinstance(last, wants.Close)
+            assert last.side is wants.Side.CLIENT
+            assert len(self.closed) == 1 + isinstance(first, wants.Close)
             assert self.session.state is Connection.LOGOUT
             assert self.session.reason
-            assert not self.timers
         else:
             assert self.session.state is not Connection.LOGOUT
 

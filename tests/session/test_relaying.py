@@ -8,7 +8,7 @@ import pytest
 
 from imapgate.limits import DEFAULTS
 from imapgate.session.states import Connection
-from tests.session.playbook import play, relay
+from tests.session.playbook import NOT_TRAILING, Way, play, relay
 
 
 def test_tags_are_the_gates_upstream() -> None:
@@ -112,7 +112,7 @@ def test_bad_command_limit() -> None:
     """After the login twenty bad commands are too many."""
     bad = "".join(f"C: b{number} X\n" for number in range(20))
     answers = "".join(f"C> b{number} BAD Unknown command X\n" for number in range(20))
-    session = relay(f"{bad}C: a1 NOOP\n{answers}C> * BYE Too many bad commands\n<- close upstream\n<- close client\n")
+    session = relay(f"{bad}C: a1 NOOP\n{answers}C> * BYE Too many bad commands\n<- release\n<- close client\n")
     assert session.reason == "too many bad commands"
 
 
@@ -330,11 +330,11 @@ def test_logout_waits_for_what_is_in_flight() -> None:
         C> a1 OK done
         C> * BYE Logging out
         C> a3 OK Logged out
-        U> g3 LOGOUT
-        <- close upstream
+        <- release
         <- close client
         == logout
-        """
+        """,
+        ways=NOT_TRAILING,
     )
     assert session.reason == "logout"
 
@@ -352,10 +352,26 @@ def test_logout_waits_for_the_end_of_a_response() -> None:
         C> bc)
         C> * BYE Logging out
         C> a1 OK Logged out
+        <- release
+        <- close client
+        """,
+        ways=NOT_TRAILING,
+    )
+
+
+def test_logout_with_half_a_line_from_upstream() -> None:
+    """A connection on which a line was begun is no other session's: it is logged out and closed."""
+    relay(
+        """
+        U<. * 3 EXI
+        C: a1 LOGOUT
+        C> * BYE Logging out
+        C> a1 OK Logged out
         U> g1 LOGOUT
         <- close upstream
         <- close client
-        """
+        """,
+        ways=(Way.LINES, Way.CHUNKS),
     )
 
 
@@ -375,10 +391,10 @@ def test_login_and_all_in_one_chunk() -> None:
         C> a2 OK done
         C> * BYE Logging out
         C> a3 OK Logged out
-        U> g2 LOGOUT
-        <- close upstream
+        <- release selected
         <- close client
         == logout
-        """
+        """,
+        ways=NOT_TRAILING,
     )
     assert (session.commands, session.user) == (3, b"u")

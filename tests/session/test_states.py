@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from imapgate.limits import DEFAULTS
-from imapgate.session import intake, relay, session, states
+from imapgate.model.failure import ANSWERS, Failure
+from imapgate.model.pool_mode import PoolMode
+from imapgate.session import intake, relay, session, states, uplink
 from imapgate.session.login import Terms
 from imapgate.session.states import CONNECTION, HEAD, SENDING, Connection, Sending
 from tests.session import playbook
@@ -36,13 +38,15 @@ class Visited(dict[Cell, Any]):
 def seen(monkeypatch: pytest.MonkeyPatch) -> set[Cell]:
     """The cells that are looked up during a test."""
     found: set[Cell] = set()
-    monkeypatch.setattr(relay, "HEAD", Visited(HEAD, found))
+    monkeypatch.setattr(uplink, "HEAD", Visited(HEAD, found))
     monkeypatch.setattr(intake, "SENDING", Visited(SENDING, found))
     for module in (relay, session):
         monkeypatch.setattr(module, "CONNECTION", Visited(CONNECTION, found))
     return found
 
 
+RELEASED = "-> client lost\n<- release\n<- close client\n"
+LIMIT = ANSWERS[Failure.LIMIT][2].decode()
 CLOSED = "-> client lost\n<- close upstream\n<- close client\n"
 ASKED = "C: a APPEND x {1}\nU> g1 APPEND x {1}\n"
 FLOWING = f"{ASKED}U< +\nC> +\n"
@@ -56,6 +60,9 @@ def _in_turn(*steps: tuple[str, str]) -> str:
     )
 
 
+REFRESHING = "C: a IDLE\nU> g1 IDLE\nU< +\nC> +\n-> tick IDLE refresh\nU> DONE\n"
+REFRESHED = f"{REFRESHING}U< g1 OK\nU> g2 IDLE\n"
+
 BEFORE = {
     "STARTTLS, cut in the handshake": f"C: a STARTTLS\nC> a OK Begin TLS now\n<- starttls client\n{CLOSED}",
     "STARTTLS, TLS": "C: a STARTTLS\nC> a OK Begin TLS now\n<- starttls client\n-> tls\n== not authenticated\n",
@@ -63,7 +70,7 @@ BEFORE = {
         <- ask PLAIN u p
         -> granted IMAP4rev1
         C> a OK [CAPABILITY IMAP4rev1 LITERAL+ SASL-IR ID] Logged in
-        {CLOSED}""",
+        {RELEASED}""",
     "a SASL dialogue": "C: a AUTHENTICATE PLAIN\nC> +<SP>\nC: *\nC> a BAD Authentication cancelled\n",
     "a SASL dialogue that is cut": f"C: a AUTHENTICATE PLAIN\nC> +<SP>\n{CLOSED}",
     "a literal": "C: a LOGIN {1+}\nC: u p\n<- ask LOGIN u p\n",
@@ -82,7 +89,7 @@ AFTER = {
         ("CLOSE", "OK"),
         ("SELECT x", "OK"),
     )
-    + f"== selected\n{CLOSED}",
+    + f"== selected\n{RELEASED}".replace("release", "release selected"),
     "messages": f"{FLOWING}C: 1 {{1}}\nU> 1 {{1}}\nU< +\nC> +\nC: 2\nU> 2\n",
     "a message that is refused": f"{ASKED}U< g1 NO\nC> a NO\n",
     "a message that was sent unasked and is refused": f"{ASKED}U< g1 NO\nC> a NO\n".replace("1}", "1+}", 1),
@@ -102,7 +109,15 @@ AFTER = {
     "IDLE": "C: a IDLE\nU> g1 IDLE\nU< +\nC> +\nC: DONE\nU> DONE\nU< g1 OK\nC> a OK\n",
     "IDLE that is refused": "C: a IDLE\nU> g1 IDLE\nU< g1 NO\nC> a NO\n",
     "IDLE that upstream ends": "C: a IDLE\nU> g1 IDLE\nU< +\nC> +\nU< g1 NO\nC> a NO\n",
+    "IDLE, begun anew": f"{REFRESHED}U< +\nC: DONE\nU> DONE\nU< g2 OK\nC> a OK\n",
+    "IDLE, begun anew and refused": f"{REFRESHED}U< g2 NO\nC> a NO\n",
+    "IDLE, ended to be begun anew, and no more": f"{REFRESHING}U< g1 NO\nC> a NO\n",
     "IDLE that is cut": f"C: a IDLE\nU> g1 IDLE\n{CLOSED}",
+}
+MAILBOX = {
+    "a connection for one command": "C: a CREATE x\n<- ask lease\n-> granted IMAP4rev1\nU> g1 CREATE x\n"
+    "U< g1 OK\nC> a OK\n<- release\n",
+    "no connection": f"C: a CREATE x\n<- ask lease\n-> failed limit\nC> a NO [LIMIT] {LIMIT}\n",
 }
 
 
@@ -112,18 +127,22 @@ def test_every_cell_is_visited(seen: set[Cell]) -> None:
         playbook.play(text, terms=STARTTLS, ways=LINES)
     for text in AFTER.values():
         playbook.relay(text, ways=LINES)
+    for text in MAILBOX.values():
+        playbook.relay(text, mode=PoolMode.MAILBOX, ways=LINES)
     session.ClientSession(DEFAULTS).client_lost()
     assert seen == {*CONNECTION, *SENDING, *HEAD}
 
 
-@pytest.mark.parametrize("conversation", [*BEFORE, *AFTER])
+@pytest.mark.parametrize("conversation", [*BEFORE, *AFTER, *MAILBOX])
 def test_conversations(conversation: str) -> None:
     """The same conversations in every other way of cutting their octets."""
     ways = (Way.CHUNKS, Way.OCTETS)
     if conversation in BEFORE:
         playbook.play(BEFORE[conversation], terms=STARTTLS, ways=ways)
-    else:
+    elif conversation in AFTER:
         playbook.relay(AFTER[conversation], ways=ways)
+    else:
+        playbook.relay(MAILBOX[conversation], mode=PoolMode.MAILBOX, ways=ways)
 
 
 @pytest.mark.parametrize("table", [CONNECTION, SENDING, HEAD])

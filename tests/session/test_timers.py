@@ -9,15 +9,12 @@ from imapgate.session.session import LOOKS
 from tests.session.playbook import NOT_TRAILING, play, relay
 
 ENDED = """
-        <- cancel login
-        <- cancel idle
-        <- cancel upstream
-        <- cancel half-close
         <- close upstream
         <- close client
         == logout
 """
 LATE_CLIENT = f"C> * BYE Too long without a command\n{ENDED}"
+LATE_FREE = LATE_CLIENT.replace("close upstream", "release")
 LATE_UPSTREAM = f"C> * BYE [UNAVAILABLE] The mail server does not answer\n{ENDED}"
 
 
@@ -39,9 +36,9 @@ def _looks(timer: str, number: int, seconds: float) -> str:
 
 def test_idle_client() -> None:
     """A client that says nothing for the whole time, looked at in parts, is sent away; any octet begins it anew."""
-    session = relay(f"{_looks('idle', LOOKS, 240)}-> tick idle\n{LATE_CLIENT}", ways=NOT_TRAILING)
+    session = relay(f"{_looks('idle', LOOKS, 240)}-> tick idle\n{LATE_FREE}", ways=NOT_TRAILING)
     assert session.reason == "idle"
-    relay(f"{_looks('idle', 8, 240)}C. a\n{_looks('idle', LOOKS, 240)}-> tick idle\n{LATE_CLIENT}", ways=NOT_TRAILING)
+    relay(f"{_looks('idle', 8, 240)}C. a\n{_looks('idle', LOOKS, 240)}-> tick idle\n{LATE_FREE}", ways=NOT_TRAILING)
 
 
 def test_idle_client_in_idle() -> None:
@@ -52,6 +49,7 @@ def test_idle_client_in_idle() -> None:
         U> g1 IDLE
         U< +
         C> +
+        <- set IDLE refresh 1620
         {_looks("idle", LOOKS, 240)}
         U< * 1 EXISTS
         C> * 1 EXISTS
@@ -110,7 +108,10 @@ def test_f6_slow_commands() -> None:
 def test_f6_nothing_owed() -> None:
     """F6: an upstream that owes nothing may be silent: nothing in flight, IDLE, or a message under way."""
     relay(_looks("upstream", 100, 7.5))
-    relay(f"C: a1 IDLE\nU> g1 IDLE\nU< +\nC> +\n{_looks('upstream', 100, 7.5)}", ways=NOT_TRAILING)
+    relay(
+        f"C: a1 IDLE\nU> g1 IDLE\nU< +\nC> +\n<- set IDLE refresh 1620\n{_looks('upstream', 100, 7.5)}",
+        ways=NOT_TRAILING,
+    )
     relay(
         f"C: a1 APPEND INBOX {{3}}\nU> g1 APPEND INBOX {{3}}\nU< +\nC> +\n{_looks('upstream', 100, 7.5)}",
         ways=NOT_TRAILING,

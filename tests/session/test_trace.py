@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from imapgate.limits import DEFAULTS
+from imapgate.session.effects import Report, SendClient, Side, Traced
+from imapgate.session.session import ClientSession
 from imapgate.wire.writer import Literal, redacted
 from tests.session.playbook import Way, logged_in, relay, words
 
@@ -63,3 +66,16 @@ def test_trace_has_no_login() -> None:
         words(effect) for effect in session.client_received(b"l2 LOGIN user canary\r\n") if not hasattr(effect, "data")
     ]
     assert shown == []
+
+
+def test_from_now_on() -> None:
+    """A session may be traced from some moment on; before the login there is nothing to be traced."""
+    session = ClientSession(DEFAULTS)
+    session.trace()
+    session = logged_in()
+    session.client_received(b"a NOOP\r\n")
+    session.trace()
+    assert session.upstream_received(b"g1 OK done\r\n") == [
+        Report(Traced(Side.UPSTREAM, b"g1 OK done")),
+        SendClient(b"a OK done\r\n"),
+    ]

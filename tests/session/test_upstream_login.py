@@ -367,7 +367,7 @@ def test_terminated_from_end_to_end() -> None:
 
 # --- ID, and probes ---------------------------------------------------------------------------------------------------
 
-FIELDS = originating(("192.0.2.1", 1025), ("192.0.2.2", 993), "s1", [(b"name", b'the "mutt"')])
+FIELDS = originating(("192.0.2.1", 1025), ("192.0.2.2", 993), "s1", [(b"name", b'the "mutt"')], ttl=4)
 
 
 def test_a45_originating_id() -> None:
@@ -376,7 +376,7 @@ def test_a45_originating_id() -> None:
         """
         U< * OK [CAPABILITY IMAP4rev1 ID SASL-IR AUTH=PLAIN] ready
         U> g1 ID ("x-originating-ip" "192.0.2.1" "x-originating-port" "1025" "x-connected-ip" "192.0.2.2" """
-        """"x-connected-port" "993" "x-session-id" "s1" "name" "the \\"mutt\\"")
+        """"x-connected-port" "993" "x-session-id" "s1" "x-proxy-ttl" "4" "name" "the \\"mutt\\"")
         U< * ID NIL
         U< g1 NO what
         U> g2 AUTHENTICATE PLAIN AGFsaWNlAHNlY3JldA==
@@ -412,9 +412,11 @@ def test_probe() -> None:
     assert core.offered == b"IMAP4rev1 IDLE"
 
 
-def test_authorisation_is_not_passed_on() -> None:
-    """Only user and password go upstream: some servers take any authorisation identity (PROTOCOL §2)."""
+def test_authorisation() -> None:
+    """As whom a master user acts is said by PLAIN, and by nothing else: without it there is no login."""
+    login = Login(b"PLAIN", Credentials(b"gate", Secret(b"secret"), b"alice"))
+    response = base64.b64encode(b"alice\0gate\0secret").decode()
     upstream(
-        f"U< * OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN] x\nU> g1 AUTHENTICATE PLAIN {PLAIN}\n",
-        Login(b"PLAIN", Credentials(b"alice", Secret(b"secret"), b"alice")),
+        f"U< * OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=LOGIN AUTH=PLAIN] x\nU> g1 AUTHENTICATE PLAIN {response}\n", login
     )
+    upstream("U< * OK [CAPABILITY IMAP4rev1 AUTH=LOGIN] x\n<- failed no-mechanism\n", login)
