@@ -29,6 +29,10 @@ class Limits:
     """For APPEND, SEARCH, COPY and their like."""
     half_close: float = 5.0
     """For what is in flight when the client has closed its sending side."""
+    drain: float = 30.0
+    """For commands in flight when the gate is told to end."""
+    pool_check: float = 30.0
+    """A pooled connection that has been idle for longer is checked by NOOP before it is used."""
 
     line_before_login: int = 8 * KIB
     line_after_login: int = 64 * KIB
@@ -51,6 +55,8 @@ class Limits:
     connections_per_address: int = 50
     clients: int = 0
     """All clients together; 0: as many as RLIMIT_NOFILE has room for."""
+    upstream_connections: int = 0
+    """All upstream connections together; 0: as many as RLIMIT_NOFILE has room for."""
     failed_login_delays: tuple[float, ...] = (2.0, 4.0, 8.0, 15.0)
 
 

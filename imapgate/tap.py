@@ -19,12 +19,15 @@ class Options(usage.Options):
 
     synopsis = "[--demo | --config FILE | --upstream ENDPOINT --listen ENDPOINT]"
     longdesc = "A pooling IMAP4 proxy and gateway. 'imapgate --help' lists the commands for operators."
-    optFlags = [["demo", None, "Serve an embedded mailbox on 127.0.0.1:1143, user demo, password demo."]]
+    optFlags = [
+        ["demo", None, "Serve an embedded mailbox on 127.0.0.1:1143, user demo, password demo."],
+        ["takeover", None, "Take the listening sockets over from the gate that runs with the same control socket."],
+    ]
     optParameters = [
         ["config", "c", None, "The configuration, a TOML file."],
         ["upstream", None, None, "The server behind the gate, a client endpoint such as tls:imap.example.org:993."],
         ["listen", None, None, "Where clients come in, a server endpoint such as tcp:1143:interface=127.0.0.1."],
-        ["pool-mode", None, "session", "How upstream connections are shared."],
+        ["pool-mode", None, "session", "How long an upstream connection is one client's: session or mailbox."],
         ["audit-log", None, None, "Write the audit trail to this file."],
         ["control", None, None, "The path of the control socket."],
     ]
@@ -72,14 +75,14 @@ def makeService(options: Options) -> IService:
     try:
         if options["demo"]:
             demo = DemoService()
-            configuration = from_options(demo.upstream, LISTEN)
+            configuration = from_options(demo.upstream, LISTEN, control=options["control"])
         else:
             configuration = options.configuration()
         parent: dict[str, object] = options.parent or {}
         refused = refuse_root(configuration, parent.get("uid"))
         if refused:
             raise ConfigurationError([refused])
-        GateService(reactor, configuration).setServiceParent(together)
+        GateService(reactor, configuration, takeover=bool(options["takeover"])).setServiceParent(together)
         if demo is not None:
             demo.setServiceParent(together)
     except ConfigurationError as error:

@@ -8,30 +8,64 @@ import textwrap
 import tomllib
 from dataclasses import fields
 from pathlib import Path
+from typing import get_args
 
 import attrs
 import pytest
 
 from imapgate.config import load, parse
-from imapgate.config.files import weakened
-from imapgate.config.types import CertificatePair, Listener, Trace, Upstream, duration, size
+from imapgate.config.endpoints import server_endpoint
+from imapgate.config.types import (
+    Admin,
+    Auth,
+    CertificatePair,
+    Listener,
+    Master,
+    RoutingRule,
+    SqlLookup,
+    Trace,
+    Upstream,
+    Verifier,
+)
+from imapgate.config.values import duration, size
+from imapgate.config.weaknesses import weakened
 from imapgate.errors import ConfigurationError
 from imapgate.limits import DEFAULTS, Limits
-from tests.config.configurations import CONF, NOW, make_pair
+from tests.config.configurations import CONF, NOW, PLAIN, make_pair
 
 DOCS = CONF.parent / "docs"
 
 
-@pytest.mark.parametrize("name", ["minimal.toml", "legacy-front.toml"])
-def test_ready_made_configuration(name: str, tmp_path: Path) -> None:
-    """The files of conf/ load as they are, once the certificates that they name are there, and weaken nothing."""
+@pytest.mark.parametrize(
+    ("name", "weaker"),
+    [
+        ("minimal.toml", []),
+        ("legacy-front.toml", []),
+        (
+            "webmail-pool.toml",
+            [
+                "auth.credential_cache: an old password works for up to 60s after a change.",
+                "limits.connections_per_user_address: 20 is above the default of 10.",
+                "limits.connections_per_address: 1000 is above the default of 50.",
+            ],
+        ),
+        ("master.toml", []),
+        ("routing.toml", []),
+    ],
+)
+def test_ready_made_configuration(name: str, weaker: list[str], tmp_path: Path) -> None:
+    """The files of conf/ load as they are, once the files that they name are there, and weaken what they say."""
     shutil.copy(CONF / name, tmp_path)
-    for chain, key in re.findall(r'certificate = "([^"]+)", private_key = "([^"]+)"', (CONF / name).read_text()):
+    text = (CONF / name).read_text()
+    for chain, key in re.findall(r'certificate = "([^"]+)", private_key = "([^"]+)"', text):
         pair = make_pair(tmp_path, "made")
         pair.certificate.rename(tmp_path / chain)
         pair.private_key.rename(tmp_path / key)
+    for named in re.findall(r'^(?:file|password_file|table) = "([^"]+)"', text, re.MULTILINE):
+        (tmp_path / named).write_text("canary\n")
+        (tmp_path / named).chmod(0o600)
     configuration = load(tmp_path / name)
-    assert weakened(configuration, now=NOW) == []
+    assert weakened(configuration, now=NOW) == weaker
 
 
 FAILED = "login failed: user={user} address={address} mechanism=PLAIN reason={reason} session=s1"
@@ -93,9 +127,11 @@ def test_fail2ban_leaves_other_lines_alone(line: str) -> None:
 
 
 def test_service_unit() -> None:
-    """The unit starts twistd in the foreground as a user of its own, and reloads by SIGHUP."""
+    """The unit starts twistd in the foreground as a user of its own, waits for its word, and reloads by SIGHUP."""
     lines = (CONF / "imapgate.service").read_text().splitlines()
-    assert "Type=simple" in lines
+    assert "Type=notify" in lines
+    assert "WatchdogSec=30s" in lines
+    assert f"TimeoutStopSec={DEFAULTS.drain + 10:.0f}s" in lines
     assert "User=imapgate" in lines
     assert "ExecReload=/bin/kill -HUP $MAINPID" in lines
     starts = [line for line in lines if line.startswith("ExecStart=")]
@@ -103,12 +139,25 @@ def test_service_unit() -> None:
     assert starts[0].endswith("twistd -n --pidfile= imapgate --config /etc/imapgate/imapgate.toml")
 
 
+def test_socket_unit() -> None:
+    """The socket unit's name and port are those of the endpoint that it and the documentation give."""
+    unit = (CONF / "imapgate.socket").read_text()
+    assert "ListenStream=993\n" in unit
+    (name,) = re.findall(r"^FileDescriptorName=(\w+)$", unit, re.MULTILINE)
+    for text in (unit, (DOCS / "howto" / "restart.rst").read_text()):
+        (endpoint,) = re.findall(r'endpoint = "(systemd:.*?)"', text)
+        assert endpoint == f"systemd:domain=INET6:name={name}"
+        assert server_endpoint(endpoint, CONF).domain == "INET6"
+
+
+TABLES = (Listener, CertificatePair, Upstream, Master, Auth, *get_args(Verifier), RoutingRule, SqlLookup, Admin, Trace)
+
+
 def test_every_key_is_documented_with_its_default() -> None:
     """The reference page names every key, and gives each limit the default that it has."""
     page = (DOCS / "configuration.rst").read_text()
-    for table in (Listener, Upstream, Trace, CertificatePair):
-        for field in attrs.fields(table):
-            assert field.name == "name" or f"``{field.name}``" in page, field.name
+    keys = {field.name for table in TABLES for field in attrs.fields(table)} - {"verifiers", "lookup", "password"}
+    assert [key for key in keys if not re.search(rf"[`.]{key}\]?``", page)] == []
     rows = dict(re.findall(r'^   \* - ``(\w+)``\n     - ``"?([^`"]+)"?``$', page, re.MULTILINE))
     assert rows.keys() == {limit.name for limit in fields(Limits)} - {"failed_login_delays"}
     for name, written in rows.items():
@@ -117,11 +166,23 @@ def test_every_key_is_documented_with_its_default() -> None:
         assert read == default, name
 
 
-def test_the_examples_of_the_documentation_are_toml() -> None:
+def test_pool_defaults_are_documented() -> None:
+    """The reference page gives each key of a pool the default that it has."""
+    page = (DOCS / "configuration.rst").read_text()
+    written = re.findall(r"^``(pool_\w+|max_connections)`` \(default ``([^`]+)``\)$", page, re.MULTILINE)
+    assert len(written) == 7
+    text = PLAIN + "\n".join(f"{key} = {value}" for key, value in written)
+    read, usual = (parse(tomllib.loads(toml), "x", CONF).upstreams["legacy"] for toml in (text, PLAIN))
+    assert read == usual
+
+
+def test_the_examples_of_the_documentation_are_toml(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each TOML example of the reference page can be read, and holds only keys that exist."""
     page = (DOCS / "configuration.rst").read_text()
     examples = re.findall(r"^( *)\.\. code-block:: toml\n\n((?:\1   .*\n|\n)+)", page, re.MULTILINE)
-    assert len(examples) == 6
+    assert len(examples) == 11
+    for variable in re.findall(r'env = "(\w+)"', page):
+        monkeypatch.setenv(variable, "canary")
     for _, example in examples:
         with pytest.raises(ConfigurationError) as caught:  # each is only a part, and names files that are not there
             parse(tomllib.loads(textwrap.dedent(example)), "x", CONF)

@@ -1,6 +1,6 @@
 """Floor 7: the operator's configuration, as typed and checked values.  Knows neither reactor nor ``net/``."""
 
-from imapgate.config.files import weakened
 from imapgate.config.loader import from_options, load, parse
+from imapgate.config.weaknesses import weakened
 
 __all__ = ["from_options", "load", "parse", "weakened"]

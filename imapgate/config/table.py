@@ -10,9 +10,10 @@ import difflib
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import TypeVar
 
-from imapgate.config.types import Unfit
+from imapgate.config.values import Unfit
 
 T = TypeVar("T")
 
@@ -63,6 +64,10 @@ class Table:
 
     def __contains__(self, key: str) -> bool:
         return key in self._entries
+
+    def holds_table(self, key: str) -> bool:
+        """Tell whether a table stands at `key`."""
+        return isinstance(self._entries.get(key), Mapping)
 
     def names(self) -> list[str]:
         """Return the keys that are written in the table."""
@@ -117,6 +122,11 @@ class Table:
         self._known.append(key)
         return Table(self._problems, self.where(key), self._entries.get(key, {}))
 
+    def table_if_any(self, key: str) -> Table | None:
+        """Return the table `key`; None where it is absent."""
+        table = self.table(key)
+        return table if key in self._entries else None
+
     def finish(self, later: Mapping[str, str] | None = None) -> None:
         """Refuse what was not asked for: the keys of features that come `later` by name, all others as unknown."""
         later = later or {}
@@ -142,7 +152,8 @@ class Table:
             return read(value)
         except Unfit as unfit:
             hint = f". {unfit.hint}" if unfit.hint else ""
-            self._problems.add(path, f"expected {unfit.expected}; got {shown(value)}{hint}")
+            got = "" if unfit.secret else f"; got {shown(value)}"
+            self._problems.add(path, f"expected {unfit.expected}{got}{hint}")
         except NotBuilt as not_built:
             text = (
                 f"{shown(value)} is not built yet; it arrives with {not_built.feature}. {self._problems.remove('key')}"
@@ -180,6 +191,11 @@ def text(value: object) -> str:
 def of_text(read: Callable[[str], T]) -> Callable[[object], T]:
     """Return a reader of strings that passes them to `read`."""
     return lambda value: read(text(value))
+
+
+def path_in(base: Path) -> Callable[[object], Path]:
+    """Return a reader of paths, of which the relative ones are relative to `base`."""
+    return of_text(lambda value: base / value)
 
 
 def flag(value: object) -> bool:

@@ -1,14 +1,12 @@
-"""The configuration as values: what each table holds once it has been read, and how a single value is written.
+"""The configuration as values: what each table holds once it has been read.
 
-Knows the schema and the spelling of durations, sizes and endpoints.  It opens no file, resolves no name and knows no
-reactor: an endpoint is looked at as text, and made into a socket by the service.
+Knows the schema, and nothing of how it is written (``values``, ``endpoints``), checked (``loader`` and the modules of
+the sections) or used: a path is not opened, and an endpoint is made into a socket by the service.
 """
 
 from __future__ import annotations
 
 import ipaddress
-import math
-import re
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
@@ -16,44 +14,11 @@ from typing import Literal
 
 import attrs
 
-from imapgate.limits import DEFAULTS, KIB, MIB, Limits
+from imapgate.limits import DEFAULTS, Limits
+from imapgate.model.pool_mode import PoolMode
+from imapgate.model.secret import Secret
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-
-HOUR = 3600.0
-DAY = 24 * HOUR
-LONGEST = 7 * DAY
-"""No duration may be longer, so that a slip of the keyboard is not a limit taken away."""
-
-_UNIX_PATH = 107
-"""sockaddr_un.sun_path, without its closing NUL."""
-
-_DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m|h|d)", re.ASCII)
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": HOUR, "d": DAY}
-_SIZE = re.compile(r"([0-9]{1,15})(B|KiB|MiB|GiB)?", re.ASCII)
-_OCTETS = {None: 1, "B": 1, "KiB": KIB, "MiB": MIB, "GiB": 1024 * MIB}
-_HOST = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\.?", re.ASCII)
-_DIGITS = re.compile(r"[0-9]{1,5}", re.ASCII)
-_OCTAL = re.compile(r"0?[0-7]{3}", re.ASCII)
-
-
-class Unfit(ValueError):
-    """A value that cannot be used: ``expected`` completes "expected …", ``hint`` is a sentence for the operator."""
-
-    def __init__(self, expected: str, hint: str = "") -> None:
-        super().__init__(expected)
-        self.expected = expected
-        self.hint = hint
-
-
-class Tls(StrEnum):
-    """How a connection is encrypted."""
-
-    IMPLICIT = "implicit"
-    """TLS from the first byte (port 993)."""
-    STARTTLS = "starttls"
-    """In clear until STARTTLS, which must come before a login (port 143)."""
-    NONE = "none"
 
 
 def is_loopback(host: str) -> bool:
@@ -64,6 +29,16 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+class Tls(StrEnum):
+    """How a connection is encrypted."""
+
+    IMPLICIT = "implicit"
+    """TLS from the first byte (port 993)."""
+    STARTTLS = "starttls"
+    """In clear until STARTTLS, which must come before a login (port 143)."""
+    NONE = "none"
 
 
 @attrs.frozen
@@ -132,6 +107,34 @@ class Listener:
     allow_plaintext: bool = False
     proxy_protocol: bool = False
     trusted_proxies: tuple[Network, ...] = ()
+    name: str = attrs.field(default=attrs.Factory(lambda self: self.endpoint.text, takes_self=True))
+    """For the rules of ``[routing]``; the endpoint's text where it is not written."""
+
+
+class MasterMethod(StrEnum):
+    """By what the gate logs in upstream for a user whom it has verified itself."""
+
+    AUTHORISATION = "authorisation"
+    """SASL PLAIN as the master user, with the user as authorisation identity (RFC 4616)."""
+    DOVECOT = "dovecot"
+    """The master user's password, and the name ``user*master``."""
+    MAP = "map"
+    """The user's own password, from a file."""
+
+
+@attrs.frozen
+class Master:
+    """``[upstream.NAME.master]``: with what the gate logs in for a user whom it has verified itself."""
+
+    method: MasterMethod
+    user: str = ""
+    """The master user; empty with a map."""
+    password: Secret | None = None
+    """The master user's; None with a map."""
+    separator: str = "*"
+    """Between the two names, with ``dovecot``."""
+    map: Path | None = None
+    """Lines of ``user:password``; None without ``map``."""
 
 
 @attrs.frozen
@@ -147,20 +150,147 @@ class Upstream:
     insecure: bool = False
     id_originating: bool = False
     proxy_protocol: bool = False
-    pool_mode: Literal["session"] = "session"
+    pool_mode: PoolMode = PoolMode.SESSION
+    pool_size: int = 10
+    """Most connections of one user, leased and idle."""
+    pool_keep: int = 1
+    """Most idle ones of one user."""
+    pool_idle: float = 300.0
+    """Seconds that an idle one is kept."""
+    pool_lifetime: float = 3600.0
+    """Seconds after which one is not used again."""
+    pool_wait: float = 10.0
+    """Seconds that a client waits for a connection."""
+    max_connections: int = 0
+    """Most connections to this upstream in all; 0: no cap of its own."""
     idle: Literal["relay"] = "relay"
+    master: Master | None = None
 
     def verified_name(self, endpoint: ClientEndpoint) -> str:
         """Return the name that `endpoint`'s certificate must bear, which is the name to ask for by SNI too."""
         return self.server_name or endpoint.host
 
 
+class AuthMode(StrEnum):
+    """Who verifies a client's login."""
+
+    PASS = "pass"  # no password
+    """The upstream, shown what the client gave; mechanisms without a password are relayed."""
+    MASTER = "master"
+    """The gate itself, which then logs in upstream by other means."""
+    RELAY = "relay"
+    """The upstream; every mechanism is relayed."""
+
+
+@attrs.frozen
+class HtpasswdVerifier:
+    """``use = "htpasswd"``: lines of ``user:hash``."""
+
+    file: Path
+
+
+@attrs.frozen
+class HttpVerifier:
+    """``use = "http"``: a server that is asked in the headers of nginx's ``auth_http``."""
+
+    url: str
+    timeout: float = 5.0
+    ca: Path | None = None
+    """The only roots to trust; None: the system's."""
+    headers: Mapping[str, Secret] = attrs.field(factory=dict)
+    """Sent with every question."""
+
+
+@attrs.frozen
+class OAuthVerifier:
+    """``use = "oauth"``: signed bearer tokens (OAUTHBEARER, XOAUTH2)."""
+
+    issuer: str
+    audience: str
+    jwks: Path | str
+    """The issuer's keys: a file, or (as a string) a URL."""
+    user_claim: str = "sub"
+    scope: str | None = None
+    """Which a token must have; None: any."""
+
+
+@attrs.frozen
+class CredVerifier:
+    """``use = "cred"``: a checker that ``twisted.cred.strcred`` makes of a description."""
+
+    checker: str = attrs.field(repr=False)
+    """As strcred reads it; a password may stand in it."""
+
+
+Verifier = HtpasswdVerifier | HttpVerifier | OAuthVerifier | CredVerifier
+
+
 @attrs.frozen
 class Auth:
     """``[auth]``: who verifies a client's login."""
 
-    mode: Literal["pass"] = "pass"
+    mode: AuthMode = AuthMode.PASS
     credential_cache: float = 0.0
+    """Seconds for which a verified password need not be verified again; 0: never."""
+    verifiers: tuple[Verifier, ...] = ()
+    """In mode ``master``: asked in order."""
+
+
+@attrs.frozen
+class TableLookup:
+    """A file that says which users go where."""
+
+    file: Path
+
+
+@attrs.frozen
+class SqlLookup:
+    """A database that says where a user goes."""
+
+    driver: str
+    """``sqlite3`` or ``psycopg``."""
+    database: str
+    """An absolute path, or PostgreSQL's connection string."""
+    query: str
+    """With one parameter, which is the user."""
+    timeout: float = 5.0
+
+
+@attrs.frozen
+class HttpLookup:
+    """A server that says where a user goes."""
+
+    url: str
+    timeout: float = 5.0
+
+
+Lookup = TableLookup | SqlLookup | HttpLookup
+
+
+@attrs.frozen
+class RoutingRule:
+    """One ``[[routing.rule]]``: conditions, which must hold all, and what follows; an empty condition always holds."""
+
+    listener: tuple[str, ...] = ()
+    """Names of listeners."""
+    server_name: tuple[str, ...] = ()
+    """Patterns of the name that the client asked for (SNI), lower case."""
+    user: tuple[str, ...] = ()
+    """Patterns of the whole user name."""
+    domain: tuple[str, ...] = ()
+    """What stands behind the last ``@`` of the user name, lower case."""
+    network: tuple[Network, ...] = ()
+    """Where the client is."""
+    upstream: str | None = None
+    lookup: Lookup | None = None
+    """Asked when the conditions hold; where it finds nothing the next rule is asked."""
+    rewrite: str | None = None
+    """The user's name upstream, made of ``{user}``, ``{local}`` and ``{domain}``."""
+    pool_mode: PoolMode | None = None
+    nologin: str | None = None
+    """Why nobody may log in, shown to the client."""
+    delay_until: float | None = None
+    """Unix time before which logins wait."""
 
 
 @attrs.frozen
@@ -168,6 +298,18 @@ class Routing:
     """``[routing]``: which upstream a client goes to."""
 
     default: str
+    rules: tuple[RoutingRule, ...] = ()
+    """The first one that fits decides."""
+
+
+@attrs.frozen
+class Admin:
+    """``[admin]``: the control sockets."""
+
+    control: Path | None = None
+    """For everything; only the gate's own user may connect."""
+    control_read: Path | None = None
+    """For looking; its group may, too."""
 
 
 @attrs.frozen
@@ -189,6 +331,7 @@ class Configuration:
     routing: Routing
     auth: Auth = Auth()
     limits: Limits = DEFAULTS
+    admin: Admin = Admin()
     trace: Trace | None = None
     allow_root: bool = False
     extra_verbs: tuple[str, ...] = ()
@@ -200,195 +343,3 @@ class Configuration:
     def beyond_loopback(self) -> bool:
         """Whether anyone but this machine can reach a listener."""
         return any(not listener.endpoint.local for listener in self.listeners)
-
-
-def duration(value: object, *, zero: bool = False) -> float:
-    """Return `value` ("250ms", "30s", "5m", "1h", "2d", or a number of seconds) in seconds."""
-    seconds = math.nan
-    if isinstance(value, str):
-        if match := _DURATION.fullmatch(value):
-            seconds = float(match[1]) * _SECONDS[match[2]]
-    elif isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LONGEST:
-        seconds = float(value)
-    least = "0s" if zero else "more than 0s"
-    if not (0 < seconds <= LONGEST or (zero and seconds == 0)):
-        raise Unfit(f'a duration such as "30s", "5m" or a number of seconds, {least} to "7d"')
-    return seconds
-
-
-def whole(value: object, least: int, most: int) -> int:
-    """Return `value`, a whole number from `least` to `most`."""
-    if isinstance(value, int) and not isinstance(value, bool) and least <= value <= most:
-        return value
-    raise Unfit(f"a whole number from {least} to {most}")
-
-
-def size(value: object, least: int, most: int) -> int:
-    """Return `value` ("64KiB", "12288" or a number of octets) in octets."""
-    octets: object = value
-    if isinstance(value, str):
-        match = _SIZE.fullmatch(value)
-        octets = int(match[1]) * _OCTETS[match[2]] if match else None
-    try:
-        return whole(octets, least, most)
-    except Unfit:
-        raise Unfit(f'a size such as "64KiB", "1MiB" or a number of octets, from {least} to {most}') from None
-
-
-def host_name(value: str) -> str:
-    """Return `value`, a host name or an IP address."""
-    try:
-        ipaddress.ip_address(value)
-    except ValueError:
-        if len(value) > 253 or not _HOST.fullmatch(value):
-            hint = "An internationalised name is written in its ASCII form, xn--…" if not value.isascii() else ""
-            raise Unfit("a host name or an IP address", hint) from None
-    return value
-
-
-def network(value: str) -> Network:
-    """Return `value`, a network such as ``192.0.2.0/24``."""
-    try:
-        return ipaddress.ip_network(value)
-    except ValueError:
-        pass
-    try:
-        meant = ipaddress.ip_network(value, strict=False)
-    except ValueError:
-        raise Unfit('a network such as "192.0.2.0/24" or "2001:db8::/32"') from None
-    raise Unfit("a network without host bits", f'Did you mean "{meant}"?')
-
-
-def _fields(text: str) -> tuple[str, list[str], dict[str, str]]:
-    """Cut an endpoint description into its kind, its positional and its named arguments, as Twisted does."""
-    arguments: list[list[str]] = [[""]]
-    symbols = iter(text)
-    for symbol in symbols:
-        if symbol == ":":
-            arguments.append([""])
-        elif symbol == "=" and len(arguments[-1]) == 1:
-            arguments[-1].append("")
-        elif symbol == "\\":
-            if not (escaped := next(symbols, "")):
-                raise Unfit("an endpoint that does not end in a backslash")
-            arguments[-1][-1] += escaped
-        else:
-            arguments[-1][-1] += symbol
-    positional = [argument[0] for argument in arguments[1:] if len(argument) == 1]
-    named = {argument[0]: argument[1] for argument in arguments[1:] if len(argument) == 2}
-    if len(arguments[0]) != 1 or len(positional) + len(named) != len(arguments) - 1:
-        raise Unfit("an endpoint that names each argument once")
-    return arguments[0][0].lower(), positional, named
-
-
-def _arguments(text: str, form: str, order: list[str], options: list[str]) -> dict[str, str]:
-    """Return an endpoint's arguments by name; `order` are the ones that may be given by position."""
-    _, positional, named = _fields(text)
-    # A literal IPv6 address is the usual reason for too many arguments.
-    hint = r"In an endpoint the colons of an IPv6 address are written \: each." if text.count(":") > 3 else ""
-    for name, value in zip(order, positional, strict=False):
-        if name in named:
-            raise Unfit(form, f"{name} is given twice.")
-        named[name] = value
-    if len(positional) > len(order):
-        raise Unfit(form, hint)
-    unknown = sorted(named.keys() - set(order) - set(options))
-    if unknown:
-        raise Unfit(form, hint or f"{unknown[0]}= is not known here.")
-    return named
-
-
-def _port(value: str, least: int, form: str) -> int:
-    if _DIGITS.fullmatch(value) and least <= int(value) <= 65535:
-        return int(value)
-    raise Unfit(f"a port from {least} to 65535 in {form}")
-
-
-def _number(options: dict[str, str], name: str, pattern: re.Pattern[str], what: str) -> None:
-    if name in options and not pattern.fullmatch(options[name]):
-        raise Unfit(f"{name}= to be {what}")
-
-
-def _unix_path(value: str, base: Path, form: str) -> str:
-    if not value:
-        raise Unfit(form)
-    path = str(base / value)
-    if len(path.encode("utf-8", "surrogateescape")) > _UNIX_PATH:
-        raise Unfit(f"a path of at most {_UNIX_PATH} octets")
-    return path
-
-
-def _escaped(kind: str, path: str, options: dict[str, str]) -> str:
-    """Write an endpoint again, with `path` for the one that was relative."""
-    quoted = re.sub(r"([\\:=])", r"\\\1", path)
-    return ":".join([kind, quoted, *(f"{name}={value}" for name, value in options.items() if name != "path")])
-
-
-def client_endpoint(text: str, base: Path) -> ClientEndpoint:
-    """Read a Twisted client endpoint, ``tcp:HOST:PORT``, ``tls:HOST:PORT`` or ``unix:PATH`` (relative to `base`)."""
-    kind, _, _ = _fields(text)
-    match kind:
-        case "tcp" | "tls":
-            form = f'"{kind}:HOST:PORT"'
-            options = _arguments(text, form, ["host", "port"], ["bindAddress"])
-            if not options.get("host") or "port" not in options:
-                raise Unfit(form)
-            port = _port(options["port"], 1, form)
-            bind_address = options.get("bindAddress", "")
-            if bind_address:
-                host_name(bind_address)
-            return ClientEndpoint(kind, text, host_name(options["host"]), port, bind_address=bind_address)
-        case "unix":
-            form = '"unix:PATH"'
-            options = _arguments(text, form, ["path"], [])
-            path = _unix_path(options.get("path", ""), base, form)
-            return ClientEndpoint("unix", _escaped("unix", path, options), path=path)
-    raise Unfit('a client endpoint: "tcp:HOST:PORT", "tls:HOST:PORT" or "unix:PATH"')
-
-
-def server_endpoint(text: str, base: Path) -> ServerEndpoint:
-    """Read a Twisted server endpoint, ``tcp:PORT[:interface=ADDRESS]``, ``unix:PATH`` or ``systemd:domain=…``."""
-    kind, _, _ = _fields(text)
-    match kind:
-        case "tcp":
-            form = '"tcp:PORT" or "tcp:PORT:interface=ADDRESS"'
-            options = _arguments(text, form, ["port", "interface", "backlog"], [])
-            port = _port(options.get("port", ""), 0, form)
-            host = options.get("interface", "")
-            if host and not is_loopback(host):
-                _address(host)
-            _number(options, "backlog", _DIGITS, "a whole number")
-            return ServerEndpoint("tcp", text, host, port)
-        case "unix":
-            form = '"unix:PATH"'
-            options = _arguments(text, form, ["path"], ["mode", "backlog", "lockfile"])
-            _number(options, "mode", _OCTAL, "three octal digits, such as 660")
-            _number(options, "backlog", _DIGITS, "a whole number")
-            _number(options, "lockfile", re.compile("[01]"), "0 or 1")
-            path = _unix_path(options.get("path", ""), base, form)
-            return ServerEndpoint("unix", _escaped("unix", path, options), path=path)
-        case "systemd":
-            form = '"systemd:domain=INET:name=NAME" or "systemd:domain=INET:index=NUMBER"'
-            options = _arguments(text, form, ["domain", "index"], ["name"])
-            domain = options.get("domain", "")
-            if domain not in {"INET", "INET6", "UNIX"}:
-                raise Unfit("domain= to be INET, INET6 or UNIX")
-            if ("index" in options) == ("name" in options):
-                raise Unfit(form)
-            _number(options, "index", _DIGITS, "a whole number")
-            return ServerEndpoint("systemd", text, domain=domain)
-        case "tcp6" | "ssl" | "tls":
-            hint = (
-                r"IPv6 is written tcp:993:interface=\:\: or another address."
-                if kind == "tcp6"
-                else 'TLS is chosen by the key tls, with "tcp:PORT".'
-            )
-            raise Unfit('a server endpoint: "tcp:PORT", "unix:PATH" or "systemd:…"', hint)
-    raise Unfit('a server endpoint: "tcp:PORT", "unix:PATH" or "systemd:…"')
-
-
-def _address(value: str) -> None:
-    try:
-        ipaddress.ip_address(value)
-    except ValueError:
-        raise Unfit("interface= to be an IP address") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import os
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from imapgate.config import parse
 from imapgate.config.files import LARGEST
 from imapgate.config.types import (
     CertificatePair,
@@ -44,6 +46,7 @@ certificates = [
 ]
 proxy_protocol = true
 trusted_proxies = ["192.0.2.0/24", "2001:db8::/32", "127.0.0.1"]
+name = "public"
 
 [[listener]]
 endpoint = 'tcp:143:interface=\:\:'
@@ -69,6 +72,12 @@ insecure = false
 id_originating = true
 proxy_protocol = true
 pool_mode = "session"
+pool_size = 5
+pool_keep = 2
+pool_idle = "1m"
+pool_lifetime = "30m"
+pool_wait = "2s"
+max_connections = 1000
 idle = "relay"
 
 [upstream.other]
@@ -82,13 +91,26 @@ credential_cache = "0s"
 [routing]
 default = "legacy"
 
+[[routing.rule]]
+listener = ["public"]
+user = ["a*"]
+upstream = "other"
+pool_mode = "mailbox"
+
 [limits]
 login_time = "2m"
 half_close = 2.5
 sasl_line = "12288"
 message_literal = "128MiB"
 tag = 32
+upstream_connections = 2000
+drain = "10s"
+pool_check = "20s"
 failed_login_delays = ["500ms", 1]
+
+[admin]
+control = "control"
+control_read = "control-read"
 
 [trace]
 user = "alice"
@@ -135,7 +157,7 @@ def make_pair(
 
 
 def make_folder(folder: Path) -> Path:
-    """Fill `folder` with two certificates and a selection of files that are none."""
+    """Fill `folder` with two certificates, secrets, tables, and a selection of files that are none of it."""
     make_pair(folder, "a")
     make_pair(folder, "b", names=("imap.example.net",))
     make_pair(folder, "nameless", names=())
@@ -147,6 +169,20 @@ def make_folder(folder: Path) -> Path:
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.BestAvailableEncryption(b"x")
     )
     (folder / "encrypted.key").write_bytes(encrypted)
+    for name, text, mode in [
+        ("gate.secret", "canary\n", 0o600),
+        ("open.secret", "canary\n", 0o644),
+        ("empty.secret", "\n", 0o600),
+        ("two.secret", "canary\ncanary\n", 0o600),
+        ("nul.secret", "canary\0canary", 0o600),
+        ("users.htpasswd", "", 0o600),
+        ("passwords", "", 0o600),
+        ("users.table", "", 0o644),
+        ("users.db", "", 0o644),
+        ("keys.json", '{"keys": []}', 0o644),
+    ]:
+        (folder / name).write_text(text)
+        (folder / name).chmod(mode)
     return folder
 
 
@@ -155,3 +191,39 @@ def problems_of(make: Callable[[], Configuration]) -> list[str]:
     with pytest.raises(ConfigurationError) as caught:
         make()
     return caught.value.problems
+
+
+def problems_in(text: str, folder: Path) -> list[str]:
+    """Return the problems of a configuration file without the file's name, which each of them must begin with."""
+    problems = problems_of(lambda: parse(tomllib.loads(text), "imapgate.toml", folder))
+    assert all(problem.startswith("imapgate.toml: ") for problem in problems)
+    return [problem.removeprefix("imapgate.toml: ").replace(f"{folder}/", "") for problem in problems]
+
+
+Place = Callable[[str], str]
+"""Where in the plain configuration a text is put."""
+
+
+def after(text: str) -> str:
+    """Return the plain configuration with `text` at its end."""
+    return PLAIN + text
+
+
+def before(text: str) -> str:
+    """Return the plain configuration with `text` at its beginning."""
+    return text + PLAIN
+
+
+def listener(text: str) -> str:
+    """Return the plain configuration with `text` in its listener."""
+    return PLAIN.replace("[upstream", f"{text}\n[upstream")
+
+
+def only_listener(text: str) -> str:
+    """Return the plain configuration with `text` instead of its upstream."""
+    return PLAIN.partition("[upstream")[0] + text
+
+
+def only_upstream(text: str) -> str:
+    """Return the plain configuration with `text` instead of its listener."""
+    return text + "\n[upstream" + PLAIN.partition("[upstream")[2]

@@ -14,15 +14,19 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from imapgate.config import from_options, load, parse
-from imapgate.config.files import weakened
 from imapgate.config.types import (
+    Admin,
     ClientEndpoint,
+    Routing,
+    RoutingRule,
     ServerEndpoint,
     Tls,
     Trace,
 )
+from imapgate.config.weaknesses import weakened
 from imapgate.errors import ConfigurationError
 from imapgate.limits import DEFAULTS, Limits
+from imapgate.model.pool_mode import PoolMode
 from tests.config.configurations import CONF, EVERYTHING, NOW, PLAIN, make_folder, problems_of
 
 
@@ -45,6 +49,7 @@ def test_everything(folder: Path) -> None:
     assert first.tls is Tls.IMPLICIT
     assert [pair.private_key for pair in first.certificates] == [folder / "a.key", folder / "b.key"]
     assert first.proxy_protocol
+    assert (first.name, unix.name) == ("public", f"unix:{folder}/gate.sock:mode=660")
     assert first.trusted_proxies == tuple(map(ipaddress.ip_network, ["192.0.2.0/24", "2001:db8::/32", "127.0.0.1/32"]))
     assert (second.endpoint.host, second.endpoint.port, second.tls) == ("::", 143, Tls.STARTTLS)
     assert unix.endpoint.path == str(folder / "gate.sock")
@@ -66,7 +71,10 @@ def test_everything(folder: Path) -> None:
     assert legacy.verified_name(legacy.endpoints[0]) == "mail.example.org"
     assert (other.tls, other.insecure) == (Tls.IMPLICIT, True)
     assert attrs.evolve(other, insecure=False).verified_name(other.endpoints[0]) == "mail.example.org"
-    assert configuration.routing.default == "legacy"
+    assert (legacy.pool_size, legacy.pool_keep, legacy.pool_wait, legacy.max_connections) == (5, 2, 2.0, 1000)
+    rule = RoutingRule(listener=("public",), user=("a*",), upstream="other", pool_mode=PoolMode.MAILBOX)
+    assert configuration.routing == Routing("legacy", (rule,))
+    assert configuration.admin == Admin(folder / "control", folder / "control-read")
     assert configuration.limits == replace(
         DEFAULTS,
         login_time=120.0,
@@ -74,6 +82,9 @@ def test_everything(folder: Path) -> None:
         sasl_line=12288,
         message_literal=128 * 1024 * 1024,
         tag=32,
+        upstream_connections=2000,
+        drain=10.0,
+        pool_check=20.0,
         failed_login_delays=(0.5, 1.0),
     )
     assert configuration.trace == Trace("alice", folder / "alice.trace", 3600.0)
@@ -84,6 +95,7 @@ def test_defaults(tmp_path: Path) -> None:
     configuration = parse(tomllib.loads(PLAIN), "x", tmp_path)
     assert configuration.limits == DEFAULTS
     assert configuration.trace is None
+    assert configuration.admin == Admin()
     assert configuration.routing.default == "legacy"
     assert not configuration.beyond_loopback
     assert configuration.upstreams["legacy"].tls is Tls.NONE
@@ -175,14 +187,23 @@ def test_options() -> None:
     assert from_options("tcp:a:143", "unix:s").upstreams["main"].tls is Tls.STARTTLS
 
 
+def test_operating_options(tmp_path: Path) -> None:
+    """The command line's pool mode and control socket arrive where the file's would."""
+    control = tmp_path / "control"
+    configuration = from_options("unix:a", "unix:b", pool_mode="mailbox", control=str(control))
+    assert configuration.upstreams["main"].pool_mode is PoolMode.MAILBOX
+    assert configuration.admin == Admin(control)
+    assert from_options("unix:a", "unix:b").admin == Admin()
+
+
 def test_refused_options() -> None:
     """A fault of the command line is said of the option; one whose feature comes later is refused by name."""
     problems = problems_of(
-        lambda: from_options("tcp:a", "tcp:1143", pool_mode="shared", audit_log="x", plugins=["y"], control="z")
+        lambda: from_options("tcp:a", "tcp:1143", pool_mode="shared", audit_log="x", plugins=["y"], control="/no/z")
     )
     assert [problem.split(": ")[:2] for problem in problems] == [
         ["command line", option]
-        for option in ("--listen", "--upstream", "--pool-mode", "--audit-log", "--control", "--plugin")
+        for option in ("--listen", "--upstream", "--pool-mode", "--control", "--audit-log", "--plugin")
     ]
     assert problems[-1] == "command line: --plugin: not built yet; it arrives with plugins. Remove the option."
 
@@ -190,6 +211,9 @@ def test_refused_options() -> None:
 KEYS = st.sampled_from(
     [
         *["listener", "upstream", "routing", "auth", "limits", "trace", "allow_root", "extra_verbs", "admin", "plugin"],
+        *["pool_size", "pool_keep", "master", "method", "map", "password_file", "password_env", "verifier", "use"],
+        *["url", "headers", "ca", "jwks", "issuer", "audience", "checker", "rule", "server_name", "domain", "network"],
+        *["table", "sql", "http", "database", "query", "rewrite", "nologin", "delay_until", "control", "name"],
         *["endpoint", "endpoints", "tls", "certificates", "certificate", "private_key", "allow_plaintext", "insecure"],
         *["proxy_protocol", "trusted_proxies", "ca", "server_name", "pool_mode", "idle", "mode", "credential_cache"],
         *["default", "user", "file", "until", "legacy", "failed_login_delays"],
@@ -204,6 +228,9 @@ LEAVES = (
     | st.dates()
     | st.text(max_size=20)
     | st.sampled_from(
+        ["master", "relay", "mailbox", "htpasswd", "http", "oauth", "cred", "dovecot", "http://127.0.0.1/", "a?", "{x}"]
+    )
+    | st.sampled_from(
         ["tcp:143", "tls:a:993", "unix:x", "tcp:1:interface=127.0.0.1", "none", "implicit", "30s", "64KiB"]
     )
     | st.sampled_from(["\0", "a" * 5000, "/dev/zero", "/", ".", "192.0.2.0/24", "\ud800"])
@@ -216,25 +243,52 @@ LISTENERS = st.lists(
     | TABLES,
     max_size=3,
 )
+VERIFIERS = st.lists(
+    st.fixed_dictionaries(
+        {"use": st.sampled_from(["htpasswd", "http", "oauth", "cred"])},
+        optional=dict.fromkeys(["file", "url", "ca", "headers", "issuer", "jwks", "checker"], TABLES),
+    ),
+    max_size=2,
+)
+RULES = st.lists(
+    st.dictionaries(
+        st.sampled_from(["listener", "user", "network", "upstream", "table", "sql", "http", "rewrite", "delay_until"]),
+        LEAVES | st.lists(LEAVES, max_size=2) | TABLES,
+        max_size=4,
+    ),
+    max_size=3,
+)
 UPSTREAMS = st.dictionaries(
-    KEYS, st.fixed_dictionaries({"endpoints": st.lists(LEAVES)}, optional={"tls": LEAVES, "ca": LEAVES}) | TABLES
+    KEYS,
+    st.fixed_dictionaries({"endpoints": st.lists(LEAVES)}, optional={"tls": LEAVES, "ca": LEAVES, "master": TABLES})
+    | TABLES,
 )
 
 
-@example({}, None, {"\x1f": {"endpoints": ["tls:a:1"]}, "a": {"endpoints": ["tls:a:1"]}})
+@example({}, None, {"\x1f": {"endpoints": ["tls:a:1"]}, "a": {"endpoints": ["tls:a:1"]}}, None, None)
 @given(
     document=st.dictionaries(KEYS, TABLES, max_size=6),
     listeners=st.none() | LISTENERS,
     upstreams=st.none() | UPSTREAMS,
+    verifiers=st.none() | VERIFIERS,
+    rules=st.none() | RULES,
 )
 def test_arbitrary_documents(
-    document: dict[str, object], listeners: list[object] | None, upstreams: dict[str, object] | None
+    document: dict[str, object],
+    listeners: list[object] | None,
+    upstreams: dict[str, object] | None,
+    verifiers: list[object] | None,
+    rules: list[object] | None,
 ) -> None:
     """Whatever TOML can hold makes a configuration or a `ConfigurationError` in printable lines, nothing else."""
     if listeners is not None:
         document["listener"] = listeners
     if upstreams is not None:
         document["upstream"] = upstreams
+    if verifiers is not None:
+        document["auth"] = {"mode": "master", "verifier": verifiers}
+    if rules is not None:
+        document["routing"] = {"rule": rules}
     problems: list[str] = []
     try:
         configuration = parse(document, "x.toml", CONF)

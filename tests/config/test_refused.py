@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from imapgate.config import parse
-from tests.config.configurations import PLAIN, make_folder, problems_of
+from tests.config.configurations import (
+    PLAIN,
+    Place,
+    after,
+    before,
+    listener,
+    make_folder,
+    only_listener,
+    only_upstream,
+    problems_in,
+)
 
 
 @pytest.fixture(scope="module")
@@ -18,75 +25,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_folder(tmp_path_factory.mktemp("configuration"))
 
 
-def problems_in(text: str, folder: Path) -> list[str]:
-    """Return the problems of a configuration file without the file's name, which each of them must begin with."""
-    problems = problems_of(lambda: parse(tomllib.loads(text), "imapgate.toml", folder))
-    assert all(problem.startswith("imapgate.toml: ") for problem in problems)
-    return [problem.removeprefix("imapgate.toml: ").replace(f"{folder}/", "") for problem in problems]
-
-
-LATER = [
-    *[
-        (f"{key} = {value}", "upstream.legacy", key, "connection pools")
-        for key, value in [
-            ("pool_size", "10"),
-            ("pool_keep", "1"),
-            ("pool_idle", '"300s"'),
-            ("pool_lifetime", '"1h"'),
-            ("pool_wait", '"10s"'),
-        ]
-    ],
-    *[
-        (f"{key} = {value}", "upstream.legacy", key, "shared mailboxes")
-        for key, value in [
-            ("idle_poll", '"60s"'),
-            ("idle_connections", "20"),
-            ("park_after", '"5m"'),
-            ("share_stall", '"2s"'),
-        ]
-    ],
-    ("[routing]\nrules = []", "routing", "rules", "routing rules"),
-]
-
-
-@pytest.mark.parametrize(("text", "where", "key", "feature"), LATER, ids=[row[2] for row in LATER])
-def test_not_built_key(text: str, where: str, key: str, feature: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("idle_poll", '"60s"'), ("idle_connections", "20"), ("park_after", '"5m"'), ("share_stall", '"2s"')],
+)
+def test_not_built_key(key: str, value: str, tmp_path: Path) -> None:
     """A key whose feature comes later is refused by name."""
-    what = "table" if key == "rules" else "key"
-    assert problems_in(PLAIN + text, tmp_path) == [
-        f"{where}.{key}: not built yet; it arrives with {feature}. Remove the {what}."
+    assert problems_in(f"{PLAIN}{key} = {value}", tmp_path) == [
+        f"upstream.legacy.{key}: not built yet; it arrives with shared mailboxes. Remove the key."
     ]
 
 
 PAIR = "{certificate='a.pem', private_key='a.key'}"
 
-
-def after(text: str) -> str:
-    """Return the plain configuration with `text` at its end."""
-    return PLAIN + text
-
-
-def before(text: str) -> str:
-    """Return the plain configuration with `text` at its beginning."""
-    return text + PLAIN
-
-
-def listener(text: str) -> str:
-    """Return the plain configuration with `text` in its listener."""
-    return PLAIN.replace("[upstream", f"{text}\n[upstream")
-
-
-def only_listener(text: str) -> str:
-    """Return the plain configuration with `text` instead of its upstream."""
-    return PLAIN.partition("[upstream")[0] + text
-
-
-def only_upstream(text: str) -> str:
-    """Return the plain configuration with `text` instead of its listener."""
-    return text + "\n[upstream" + PLAIN.partition("[upstream")[2]
-
-
-REFUSED: list[tuple[Callable[[str], str], str, str]] = [
+REFUSED: list[tuple[Place, str, str]] = [
     (
         after,
         "pool_mode = 'shared'",
@@ -94,26 +46,9 @@ REFUSED: list[tuple[Callable[[str], str], str, str]] = [
     ),
     (
         after,
-        "pool_mode = 'mailbox'",
-        'upstream.legacy.pool_mode: "mailbox" is not built yet; it arrives with connection',
-    ),
-    (
-        after,
         "idle = 'poll'",
         'upstream.legacy.idle: "poll" is not built yet; it arrives with shared mailboxes. Remove the',
     ),
-    (
-        after,
-        "[auth]\nmode = 'master'",
-        'auth.mode: "master" is not built yet; it arrives with master users. Remove the key.',
-    ),
-    (after, "[auth]\nmode = 'relay'", 'auth.mode: "relay" is not built yet; it arrives with relayed authentication.'),
-    (
-        after,
-        "[auth]\ncredential_cache = '60s'",
-        'auth.credential_cache: "60s" is not built yet; it arrives with connection',
-    ),
-    (after, "[admin]\ncontrol = 'x'", "admin: not built yet; it arrives with the control socket. Remove the table."),
     (after, "[audit]\nfile = 'x'", "audit: not built yet; it arrives with the audit trail. Remove the table."),
     (after, "[[plugin]]\nuse = 'readonly'", "plugin: not built yet; it arrives with plugins. Remove the table."),
     (after, "pol_size = 3", 'upstream.legacy.pol_size: unknown key. Did you mean "pool_size"?'),
@@ -121,7 +56,7 @@ REFUSED: list[tuple[Callable[[str], str], str, str]] = [
     (
         after,
         "[auth]\nmod = 'pass'",
-        'auth.mod: unknown key; expected one of credential_cache, mode. Did you mean "mode"?',
+        'auth.mod: unknown key; expected one of credential_cache, mode, verifier. Did you mean "mode"?',
     ),
     (
         after,
@@ -360,9 +295,41 @@ REFUSED: list[tuple[Callable[[str], str], str, str]] = [
     (
         after,
         "[routing]\ndefault = 'legasy'",
-        'routing.default: no upstream "legasy"; expected one of legacy. Did you mean',
+        'routing.default: expected "legacy"; got "legasy". Did you mean "legacy"?',
     ),
-    (after, "[routing]\ndefualt = 'legacy'", "routing.defualt: unknown key; expected one of default,"),
+    (after, "[routing]\ndefualt = 'legacy'", "routing.defualt: unknown key; expected one of default, rule."),
+    (
+        listener,
+        "name = 'a'\n[[listener]]\nendpoint = 'tcp:1:interface=127.0.0.1'\nname = 'a'",
+        'listener[1].name: "a" is another listener\'s; expected each to have its own',
+    ),
+    (
+        listener,
+        "[[listener]]\nendpoint = 'tcp:1:interface=127.0.0.1'\nname = 'tcp:1143:interface=127.0.0.1'",
+        'listener[1].name: "tcp:1143:interface=127.0.0.1" is another',
+    ),
+    (listener, "name = ''", "listener[0].name: expected a string that is not empty"),
+    (after, "[admin]\ncontrol = 'no/control'", "admin.control: no: cannot be used: No such file or directory"),
+    (after, "[admin]\ncontrol_read = 'a.pem/control'", "admin.control_read: a.pem: is not a folder"),
+    (
+        after,
+        "[admin]\ncontrol = 'x'\ncontrol_read = './x'",
+        "admin.control_read: the same as control's; expected",
+    ),
+    (
+        before,
+        "[[listener]]\nendpoint = 'unix:x'\n[admin]\ncontrol = 'x'\n",
+        "admin.control: the same as a listener's; expected a path of its own",
+    ),
+    (after, f"[admin]\ncontrol = '{'x' * 108}'", "admin.control: expected a path of at most 107 octets; got"),
+    (after, "[admin]\ncontrol = 3", "admin.control: expected a string; got 3"),
+    (
+        after,
+        "[admin]\ncontrols = 'x'",
+        "admin.controls: unknown key; expected one of control, control_read. Did",
+    ),
+    (after, "[limits]\nupstream_connections = -1", "limits.upstream_connections: expected a whole number from 0 to"),
+    (after, "[limits]\npool_check = '0s'", 'limits.pool_check: expected a duration such as "30s"'),
     (after, "[trace]\nfile = 'x'\nuntil = '1h'", "trace.user: missing; expected the name of one user"),
     (after, "[trace]\nuser = 'x'\nuntil = '1h'", "trace.file: missing; expected the path of the trace file"),
     (after, "[trace]\nuser = 'x'\nfile = 'x'", 'trace.until: missing; expected a duration such as "1h"'),
@@ -381,7 +348,7 @@ REFUSED: list[tuple[Callable[[str], str], str, str]] = [
 
 
 @pytest.mark.parametrize(("place", "text", "expected"), REFUSED)
-def test_refused(place: Callable[[str], str], text: str, expected: str, folder: Path) -> None:
+def test_refused(place: Place, text: str, expected: str, folder: Path) -> None:
     """Each fault is found, is the only one found, and is worded with its path and what was expected."""
     problems = problems_in(place(text.replace("PAIR", PAIR)), folder)
     assert len(problems) == 1, problems

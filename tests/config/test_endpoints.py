@@ -1,4 +1,4 @@
-"""How single values are written: endpoints, durations, sizes."""
+"""How endpoints are written, and that Twisted reads them the same way."""
 
 from __future__ import annotations
 
@@ -11,14 +11,9 @@ from hypothesis import strategies as st
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.testing import MemoryReactor
 
-from imapgate.config.types import (
-    ClientEndpoint,
-    Unfit,
-    client_endpoint,
-    duration,
-    server_endpoint,
-    size,
-)
+from imapgate.config.endpoints import client_endpoint, server_endpoint
+from imapgate.config.types import ClientEndpoint
+from imapgate.config.values import Unfit
 
 
 def as_twisted_reads(text: str) -> Any:
@@ -153,34 +148,3 @@ def test_twisted_takes_every_accepted_listener(text: str) -> None:
         assert (made._port, made._interface) == (endpoint.port, endpoint.host)
     else:
         assert made._address == endpoint.path
-
-
-@pytest.mark.parametrize(
-    ("value", "seconds"),
-    [("250ms", 0.25), ("30s", 30), ("1.5m", 90), ("1h", 3600), ("7d", 604800), (5, 5), (0.5, 0.5)],
-)
-def test_duration(value: object, seconds: float) -> None:
-    """A duration has a unit, or is a number of seconds."""
-    assert duration(value) == seconds
-
-
-@pytest.mark.parametrize("value", ["30", "s", "-1s", "1h30m", "", "1e3s", "\u0661s", None, [], -1, 10**400, 0, "0s"])
-def test_refused_duration(value: object) -> None:
-    """Anything else is no duration; nothing lasts no time, or longer than a week."""
-    with pytest.raises(Unfit):
-        duration(value)
-
-
-@pytest.mark.parametrize(
-    ("value", "octets"), [("64KiB", 65536), ("12288", 12288), ("7B", 7), ("1MiB", 1048576), (9, 9)]
-)
-def test_size(value: object, octets: int) -> None:
-    """A size has a binary unit, or is a number of octets."""
-    assert size(value, 1, 2**30) == octets
-
-
-@pytest.mark.parametrize("value", ["64kb", "64K", "1.5MiB", "-1", "", 1.5, False, None, 2**31, "2GiB", 0])
-def test_refused_size(value: object) -> None:
-    """Anything else is no size, nor is what lies outside the bounds."""
-    with pytest.raises(Unfit):
-        size(value, 1, 2**30)
