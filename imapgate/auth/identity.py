@@ -1,4 +1,4 @@
-"""As whom a client goes upstream, in mode ``pass``: as itself, with what it gave, or not at all."""
+"""Which names and credentials are looked at at all: in mode ``pass`` they go upstream as they are."""
 
 from __future__ import annotations
 
@@ -12,6 +12,16 @@ _USER = re.compile(r"[\w.\-@+=*%&'/!#$~^|:\\]+\Z")
 _PASSWORD_MOST = 4096
 
 
+def is_user(name: bytes, longest: int) -> bool:
+    """Tell whether this may be a user name: UTF-8, of at most ``longest`` octets, with nothing odd in it."""
+    if len(name) > longest:
+        return False
+    try:
+        return _USER.match(name.decode()) is not None
+    except UnicodeDecodeError:
+        return False
+
+
 def admissible(credentials: Credentials, longest: int) -> bool:
     """Tell whether these credentials may be shown to an upstream server.
 
@@ -20,11 +30,7 @@ def admissible(credentials: Credentials, longest: int) -> bool:
     (RFC 4616 §2; a directory may take it for an anonymous bind) or holds a NUL.
     """
     user, password, authorisation = credentials
-    if len(user) > longest or authorisation not in (b"", user):
-        return False
-    try:
-        name = user.decode()
-    except UnicodeDecodeError:
+    if authorisation not in (b"", user) or not is_user(user, longest):
         return False
     secret = password.reveal()
-    return _USER.match(name) is not None and b"\0" not in secret and 0 < len(secret) <= _PASSWORD_MOST
+    return b"\0" not in secret and 0 < len(secret) <= _PASSWORD_MOST

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 FORGOTTEN_AFTER = 120.0
@@ -14,6 +15,7 @@ AT_ONCE = 10
 """Attempts of one user that may be undecided at the same time before the next ones are spaced."""
 
 
+@lru_cache(4096)
 def network(address: str) -> str:
     """What counts as one source: an IPv4 address, or the /48 of an IPv6 one."""
     ip = ipaddress.ip_address(address.partition("%")[0])
@@ -47,6 +49,10 @@ class Penalties:
 
     def __len__(self) -> int:
         return len(self._table)
+
+    def configure(self, delays: Sequence[float]) -> None:
+        """Use other delays from the next failure on."""
+        self._delays = tuple(delays)
 
     def admit(self, now: float, address: str | None, user: str) -> float:
         """Return how many seconds an attempt has to wait before it may go on, and reserve its place."""

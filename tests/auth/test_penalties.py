@@ -166,3 +166,14 @@ def test_a37_attempts_of_one_user_are_apart(attempts: list[tuple[bool, str | Non
             elif user in last:
                 del last[user]
                 penalties.succeeded(address, user)
+
+
+def test_configure() -> None:
+    """A reload changes the delays of the failures that follow, and forgets nobody."""
+    penalties = Penalties([2.0])
+    penalties.failed(0.0, None, "alice")
+    penalties.configure([5.0, 9.0])
+    assert penalties.admit(0.0, None, "alice") == 2.0
+    assert penalties.failed(10.0, None, "alice") == 9.0
+    penalties.configure([])
+    assert penalties.failed(10.0, None, "alice") == 0.0
