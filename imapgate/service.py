@@ -1,234 +1,402 @@
-"""The gate as a Twisted service: the configuration made into listeners, an upstream, and shared parts."""
+"""The gate as a Twisted service: it listens and serves, takes another configuration, drains, and stops."""
 
 from __future__ import annotations
 
 import gc
 import os
-import resource
+import random
+import secrets
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.abstract import isIPAddress, isIPv6Address
-from twisted.internet.defer import Deferred, DeferredList
-from twisted.internet.endpoints import (
-    HostnameEndpoint,
-    TCP4ClientEndpoint,
-    TCP6ClientEndpoint,
-    UNIXClientEndpoint,
-    serverFromString,
-)
-from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamClientEndpoint
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IProtocolFactory
 from twisted.internet.task import LoopingCall, deferLater
-from twisted.python.failure import Failure
 
+from imapgate.admin.listen import Control, ControlPort
+from imapgate.assembly import Assembly, room
 from imapgate.auth.penalties import Penalties
-from imapgate.config.types import ClientEndpoint, Configuration, Listener, Tls
-from imapgate.config.types import Upstream as UpstreamTable
+from imapgate.auth.proofs import Proofs
+from imapgate.config import load
+from imapgate.config.types import Configuration, Listener, Tls
 from imapgate.errors import ConfigurationError
 from imapgate.limits import Limits
 from imapgate.model.commands import table
-from imapgate.net.attempt import Upstream, probe
 from imapgate.net.census import Census
+from imapgate.net.client import ClientProtocol, Gate
 from imapgate.net.client import Door as ClientDoor
-from imapgate.net.client import Gate
+from imapgate.net.dial import Upstream, probe
+from imapgate.net.directory import Moves
+from imapgate.net.handover import HandoverFactory, HandoverFailed, Taken, take
 from imapgate.net.journal import Journal, Trace
 from imapgate.net.listen import ClientFactory
 from imapgate.net.log import log
+from imapgate.net.notify import Notifier
+from imapgate.net.pools import Pools
 from imapgate.net.proxy_protocol import TrustedProxies
-from imapgate.net.tls import ServerCertificates, client_creator
-from imapgate.net.upstream import Door
+from imapgate.net.sockets import Sockets
+from imapgate.net.tls import ServerCertificates
+from imapgate.operating import GateOperator
+from imapgate.pooling.book import Book
 from imapgate.session.effects import Failed
 from imapgate.session.session import SHUTTING_DOWN
 
 PROXY_SECONDS = 10.0
 STOP_SECONDS = 2.0
-BETWEEN_ADDRESSES = 0.025
-"""Seconds between two addresses of one name; a dead endpoint may cost a login less than 50 ms (THREATS F1)."""
 BACKLOG = 4096
 """Connections that wait to be accepted; a short queue loses handshakes when many clients come at once."""
+_QUEUE = f":backlog={BACKLOG}"
 PROBE_SECONDS = 60.0
-_OTHER_FILES = 64
-"""Descriptors that are not clients' or upstreams'."""
+TICK_SECONDS = 1.0
+HANDOVER_SECONDS = 10.0
 
 
 def clients_at_most(limits: Limits) -> int:
-    """How many clients there is room for; raises the soft limit of open files to the hard one first (THREATS F18)."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    room = max(1, (hard - _OTHER_FILES) // 2) if hard != resource.RLIM_INFINITY else 1 << 20
-    return min(limits.clients, room) if limits.clients else room
+    """How many clients there is room for (THREATS F18)."""
+    return min(limits.clients, room()) if limits.clients else room()
 
 
-def client_endpoint(reactor: Any, endpoint: ClientEndpoint, seconds: float) -> IStreamClientEndpoint:
-    """The Twisted endpoint that reaches an upstream server, TLS not included."""
-    if endpoint.kind == "unix":
-        return UNIXClientEndpoint(reactor, endpoint.path, timeout=seconds)
-    bind = (endpoint.bind_address, 0) if endpoint.bind_address else None
-    host, port = endpoint.host, endpoint.port
-    if isIPAddress(host):
-        return TCP4ClientEndpoint(reactor, host, port, timeout=seconds, bindAddress=bind)
-    if isIPv6Address(host):
-        return TCP6ClientEndpoint(reactor, host, port, timeout=seconds, bindAddress=bind)
-    return HostnameEndpoint(
-        reactor, host.encode(), port, timeout=seconds, bindAddress=bind, attemptDelay=BETWEEN_ADDRESSES
-    )
-
-
-def upstream_of(reactor: Any, configured: UpstreamTable, limits: Limits) -> Upstream:
-    """An upstream server, ready to be dialled.
-
-    :raise ConfigurationError: its CA file or its name cannot be used.
-    """
-    doors = []
-    for endpoint in configured.endpoints:
-        creator = None
-        if configured.tls is not Tls.NONE:
-            creator = client_creator(configured.verified_name(endpoint), configured.ca, configured.insecure)
-        reached = client_endpoint(reactor, endpoint, limits.connect_try)
-        doors.append(Door(endpoint.text, reached, creator, configured.tls is Tls.STARTTLS))
-    return Upstream(
-        configured.name,
-        doors,
-        proxy_protocol=configured.proxy_protocol,
-        id_originating=configured.id_originating,
-    )
+def upstream_connections_at_most(limits: Limits) -> int:
+    """How many upstream connections there is room for."""
+    return min(limits.upstream_connections, room()) if limits.upstream_connections else room()
 
 
 class GateService(Service):
     """Listens, serves, and stops again.
 
     Ports are bound and keys are read before privileges are dropped (``twistd --uid``).
+
+    :param takeover: take the listening sockets over from a gate that runs with the same control socket
+    :ivar sessions: all clients that are there
     """
 
     name = "imapgate"
 
-    def __init__(self, reactor: Any, configuration: Configuration) -> None:
+    def __init__(self, reactor: Any, configuration: Configuration, *, takeover: bool = False) -> None:
         limits = configuration.limits
         self._reactor = reactor
-        self._limits = limits
-        self._certificates: list[ServerCertificates] = []
-        self._factories: list[ClientFactory] = []
-        self._ports: list[IListeningPort] = []
-        self._upstream = upstream_of(reactor, configuration.upstreams[configuration.routing.default], limits)
-        trace = configuration.trace
-        self._trace = None
-        if trace is not None:
-            self._trace = Trace(trace.user, trace.file, reactor.seconds() + trace.until, reactor)
-        self._gate = Gate(
+        self._takeover = takeover
+        self._taken = Taken(None, {})
+        self._sockets = Sockets(reactor)
+        self._handover: ControlPort | None = None
+        self._control: Control | None = None
+        self._notifier = Notifier(reactor)
+        self._signals: dict[int, Any] = {}
+        self._hurry: Deferred[None] = Deferred()
+        self.began = reactor.seconds()
+        self.sessions: set[ClientProtocol] = set()
+        self.moves = Moves()
+        self.closed = False  # to new clients, for good
+        self.draining = False
+        self._unusable: dict[str, str] = {}  # what the last probe could not use, and why
+        self._looping = [LoopingCall(self._probe), LoopingCall(self._tick)]
+        for looping in self._looping:
+            looping.clock = reactor
+
+        proofs = Proofs(secrets.token_bytes(32), configuration.auth.credential_cache)
+        book = Book(upstream_connections_at_most(limits), random.random)
+        self.assembly = Assembly(reactor, configuration, proofs, self.moves)
+        self.gate = Gate(
             reactor,
             limits,
             table(configuration.extra_verbs),
-            self._upstream,
+            self.assembly.directory,
+            Pools(book, proofs, limits, reactor),
             Penalties(limits.failed_login_delays),
             Census(limits, clients_at_most(limits)),
-            Journal(self._trace),
+            Journal(self._trace_of(configuration)),
         )
-        self._listeners = [(listener, self._factory(listener)) for listener in configuration.listeners]
-        self._unusable: dict[str, str] = {}  # what the last probe could not use, and why
-        self._probing = LoopingCall(self._probe)
-        self._probing.clock = reactor
+        self._factories = self._entrances(configuration, self.gate)
 
-    def _factory(self, listener: Listener) -> IProtocolFactory:
+    @property
+    def configuration(self) -> Configuration:
+        """The configuration in force."""
+        return self.assembly.configuration
+
+    @property
+    def upstreams(self) -> dict[str, Upstream]:
+        """The upstreams, by name."""
+        return self.assembly.upstreams
+
+    @property
+    def handover_path(self) -> Path | None:
+        """Where another process may ask for the listening sockets."""
+        control = self.configuration.admin.control
+        return None if control is None else control.with_name(control.name + ".handover")
+
+    # --- listeners --------------------------------------------------------------------------------------
+
+    def _entrances(self, configuration: Configuration, gate: Gate) -> dict[str, IProtocolFactory]:
+        """The factory of each listener, by its endpoint."""
+        return {_where(each): self._entrance(each, gate) for each in configuration.listeners}
+
+    def _entrance(self, listener: Listener, gate: Gate) -> IProtocolFactory:
         certificates = None
         if listener.certificates:
             certificates = ServerCertificates([(pair.certificate, pair.private_key) for pair in listener.certificates])
-            self._certificates.append(certificates)
-        door = ClientDoor(certificates, listener.tls is Tls.IMPLICIT, listener.allow_plaintext)
-        factory = ClientFactory(self._gate, door)
-        self._factories.append(factory)
+        door = ClientDoor(listener.name, certificates, listener.tls is Tls.IMPLICIT, listener.allow_plaintext)
+        factory = ClientFactory(gate, door, self.sessions)
         if listener.proxy_protocol:
-            return TrustedProxies(factory, listener.trusted_proxies, PROXY_SECONDS, self._gate.clock)
+            return TrustedProxies(factory, listener.trusted_proxies, PROXY_SECONDS, gate.clock)
         return factory
+
+    def _listen(self, where: str) -> None:
+        """Bind one listener.
+
+        :raise ConfigurationError: it cannot be bound.
+        """
+        try:
+            self._sockets.listen(where, self._factories[where])
+        except (CannotListenError, LookupError, ValueError) as error:  # also a socket that systemd has not handed on
+            reason = str(error) if isinstance(error, CannotListenError) else repr(error)
+            raise ConfigurationError([f"cannot listen on {where.removesuffix(_QUEUE)}: {reason}"]) from None
+
+    def _trace_of(self, configuration: Configuration) -> Trace | None:
+        trace, reactor = configuration.trace, self._reactor
+        return None if trace is None else Trace(trace.user, trace.file, reactor.seconds() + trace.until, reactor)
 
     # --- Service ----------------------------------------------------------------------------------------
 
     def privilegedStartService(self) -> None:
-        """Bind every port, as whoever started the process."""
-        for listener, factory in self._listeners:
-            where = listener.endpoint.text
-            queue = f":backlog={BACKLOG}" if listener.endpoint.kind == "tcp" and ":backlog=" not in where else ""
-            failures: list[Failure] = []
+        """Bind every port, as whoever started the process; or take them over."""
+        if self._takeover and self.handover_path is not None:
             try:
-                listening: Deferred[IListeningPort] = serverFromString(self._reactor, where + queue).listen(factory)
-            except (LookupError, ValueError) as error:  # a socket that systemd has not handed on
-                raise SystemExit(f"imapgate: cannot listen on {where}: {error!r}") from None
-            listening.addCallbacks(self._ports.append, failures.append)
-            if failures:  # raised here: in an errback it would end nothing
-                raise SystemExit(f"imapgate: cannot listen on {where}: {failures[0].getErrorMessage()}")
+                self._taken = take(str(self.handover_path), HANDOVER_SECONDS)
+            except HandoverFailed as error:
+                raise SystemExit(f"imapgate: {error}") from None
+            self._sockets = Sockets(self._reactor, self._taken.descriptors)
+        for where in self._factories:
+            try:
+                self._listen(where)
+            except ConfigurationError as error:
+                raise SystemExit(f"imapgate: {error}") from None
 
     def startService(self) -> None:
         """Serve."""
         super().startService()
         gc.freeze()  # what the modules made lives for ever, and need not be looked at again and again
-        signal.signal(signal.SIGHUP, self._on_hangup)
-        self._probing.start(PROBE_SECONDS).addErrback(lambda reason: log.failure("probing ended", reason))
-        where = ", ".join(listener.endpoint.text for listener, _ in self._listeners)
-        log.info("imapgate serves {where}, upstream {name}", where=where, name=self._upstream.name)
+        self._reactor.callWhenRunning(self._running)
 
-    async def _stop(self) -> None:
-        await DeferredList([Deferred.fromCoroutine(_stopped(port)) for port in self._ports])
-        sessions = [session for factory in self._factories for session in factory.sessions]
-        for session in sessions:
-            session.stop(SHUTTING_DOWN)
-        clock = self._gate.clock
-        deadline = clock.seconds() + STOP_SECONDS
-        while any(factory.sessions for factory in self._factories) and clock.seconds() < deadline:
-            await deferLater(clock, 0.02)
-        if self._trace is not None:
-            self._trace.close()
+    def _running(self) -> None:
+        """The reactor runs: take signals, tell whoever waits for it, and let an earlier gate go."""
+        for number, received in (
+            (signal.SIGHUP, self._on_hangup),
+            (signal.SIGTERM, self._on_terminate),
+            (signal.SIGINT, self._on_terminate),
+        ):
+            self._signals[number] = signal.signal(number, received)
+        for looping, seconds in zip(self._looping, (PROBE_SECONDS, TICK_SECONDS), strict=True):
+            looping.start(seconds).addErrback(lambda reason: log.failure("a periodic task ended", reason))
+        try:
+            self._be_operated()
+        except (ConfigurationError, SystemExit) as error:  # while an earlier gate still goes on
+            log.error("imapgate ends: {error}", error=str(error))
+            self.terminate()
+            return
+        self._taken.serving(self._sockets)
+        self._notifier.ready()
+        where = ", ".join(listener.endpoint.text for listener in self.configuration.listeners)
+        log.info("imapgate serves {where}, upstream {name}", where=where, name=", ".join(self.upstreams))
+
+    def _be_operated(self) -> None:
+        """Listen on the control sockets, and for the next gate."""
+        if self.handover_path is not None:
+            factory = HandoverFactory(self._sockets, self._taken_over)
+            self._handover = ControlPort(self._reactor, self.handover_path, 0o600, factory, successor=True)
+            self._handover.startListening()
+        admin = self.configuration.admin
+        self._control = Control(
+            self._reactor, GateOperator(self), admin.control, admin.control_read, successor=self._takeover
+        )
+        self._control.startService()
 
     def stopService(self) -> Deferred[None]:
-        """Stop listening, tell every client, and wait a little until they are gone."""
+        """Stop listening, let commands in flight finish, tell every client, and wait a little until they are gone."""
         super().stopService()
-        if self._probing.running:
-            self._probing.stop()
+        for looping in self._looping[:1]:
+            if looping.running:
+                looping.stop()
         return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        clock = self.gate.clock
+        self._notifier.stopping()
+        self.closed = self.draining = True
+        await self._sockets.stop()
+        await self.ended(self.sessions, SHUTTING_DOWN)
+        for session in list(self.sessions):
+            session.stop(SHUTTING_DOWN)
+        await self._until(lambda: not self.sessions, clock.seconds() + STOP_SECONDS)
+        self.gate.pools.retire(lambda key: True)
+        await self._until(lambda: not self.gate.pools.book.total, clock.seconds() + STOP_SECONDS)
+        if self._handover is not None:
+            await maybeDeferred(self._handover.stopListening)
+        if self._control is not None:
+            await self._control.stopService()
+        if self._looping[1].running:
+            self._looping[1].stop()
+        for number, before in self._signals.items():
+            signal.signal(number, before)
+        self.assembly.close()
+        self._notifier.close()
+        if self.gate.journal.trace is not None:
+            self.gate.journal.trace.close()
+
+    async def ended(self, sessions: Iterable[ClientProtocol], text: bytes) -> None:
+        """End these sessions at their next command boundary; those that take too long, or that must hurry, at once."""
+        leaving = list(sessions)
+        for session in leaving:
+            session.leave(text)
+        deadline = self.gate.clock.seconds() + self.gate.limits.drain
+        await self._until(lambda: self._hurry.called or self.sessions.isdisjoint(leaving), deadline)
+        for session in leaving:
+            if session in self.sessions:
+                session.stop(text)
+
+    async def _until(self, condition: Callable[[], bool], deadline: float) -> None:
+        clock = self.gate.clock
+        while not condition() and clock.seconds() < deadline:
+            await deferLater(clock, 0.02)
 
     # --- going on ---------------------------------------------------------------------------------------
 
+    def _tick(self) -> None:
+        self.gate.pools.ticked()
+
     async def _probe(self) -> None:
-        """See which mechanisms upstream offers, without logging in; those may be relayed."""
-        unusable = {
-            seen.door.name: seen.outcome.failure.value
-            for seen in await probe(self._upstream, self._limits, self._gate.clock)
-            if isinstance(seen.outcome, Failed)
-        }
+        """See, without logging in, which endpoints can be used, and which mechanisms they offer."""
+        unusable = {}
+        for name, upstream in list(self.upstreams.items()):
+            for seen in await probe(upstream, self.gate.limits, self.gate.clock):
+                if isinstance(seen.outcome, Failed):
+                    unusable[f"{name}: {seen.door.name}"] = seen.outcome.failure.value
         for door, reason in unusable.items():
             if self._unusable.get(door) != reason:
-                log.warn(
-                    "upstream {name}: {door} cannot be used: {reason}",
-                    name=self._upstream.name,
-                    door=door,
-                    reason=reason,
-                )
+                log.warn("upstream {door} cannot be used: {reason}", door=door, reason=reason)
         for door in self._unusable.keys() - unusable.keys():
-            log.info("upstream {name}: {door} can be used again", name=self._upstream.name, door=door)
+            log.info("upstream {door} can be used again", door=door)
         self._unusable = unusable
 
     def reload(self) -> None:
-        """Read certificates and keys again; a bad file changes nothing (SIGHUP)."""
-        for certificates in self._certificates:
-            try:
-                certificates.reload()
-            except ConfigurationError as error:
-                log.error("certificates are not reloaded, the old ones stay: {problems}", problems=str(error))
+        """Read the configuration again, with certificates, keys and tables, and put it into force as a whole.
+
+        Sessions that are there keep what they began with.
+
+        :raise ConfigurationError: it cannot be used, and nothing has changed.
+        """
+        if self.closed:
+            raise ConfigurationError(["the gate is stopping"])
+        earlier = self.assembly
+        path = earlier.configuration.path
+        configuration = earlier.configuration if path is None else load(path)
+        proofs = self.gate.pools.proofs
+        assembly = Assembly(self._reactor, configuration, proofs, self.moves, earlier)
+        limits = configuration.limits
+        trace = self.gate.journal.trace
+        if configuration.trace != earlier.configuration.trace:
+            trace = self._trace_of(configuration)
+        gate = self.gate._replace(
+            limits=limits,
+            table=table(configuration.extra_verbs),
+            directory=assembly.directory,
+            journal=Journal(trace, self.gate.journal.taps),
+        )
+        try:
+            factories = self._entrances(configuration, gate)
+            self._relisten(factories)
+        except ConfigurationError:
+            assembly.close()
+            raise
+        self._factories, self.gate, self.assembly = factories, gate, assembly
+        gate.penalties.configure(limits.failed_login_delays)
+        gate.census.configure(limits, clients_at_most(limits))
+        proofs.seconds = configuration.auth.credential_cache
+        gate.pools.configure(limits, upstream_connections_at_most(limits))
+        gate.pools.retire(self._is_outdated)
+        self._reactor.callLater(earlier.configuration.limits.login_time, earlier.close)  # logins may be under way there
+        if trace is not None:
+            trace.close()  # it may have been rotated
+
+    def _relisten(self, factories: dict[str, IProtocolFactory]) -> None:
+        """Listen where the new factories say; one that cannot be bound leaves everything as it was."""
+        before, ports = self._factories, self._sockets.ports
+        fresh = [where for where in factories if where not in ports]
+        self._factories = factories
+        bound = []
+        try:
+            for where in fresh:
+                self._listen(where)
+                bound.append(where)
+        except ConfigurationError:
+            self._factories = before
+            for where in bound:
+                self._sockets.close(where)
+            raise
+        for where, port in list(ports.items()):
+            if where in factories:
+                port.factory = factories[where]  # type: ignore[attr-defined]  # every port of Twisted's has one
             else:
-                log.info("certificates reloaded: {names}", names=", ".join(certificates.names))
-        if self._trace is not None:
-            self._trace.close()
+                self._sockets.close(where)
+
+    def _is_outdated(self, key: Any) -> bool:
+        upstream = self.upstreams.get(key.upstream.partition("@")[0])
+        return upstream is None or upstream.profile != key.profile
+
+    def reloaded(self) -> None:
+        """Reload, and say in the log what came of it."""
+        self._notifier.reloading()
+        try:
+            self.reload()
+        except ConfigurationError as error:
+            log.error("nothing is reloaded, all stays as it was: {problems}", problems=str(error))
+        else:
+            log.info("configuration and certificates reloaded")
+        self._notifier.ready()
+
+    # --- signals, and the next process ------------------------------------------------------------------
 
     def _on_hangup(self, number: int, frame: FrameType | None) -> None:
-        self._reactor.callFromThread(self.reload)
+        self._reactor.callFromThread(self.reloaded)
+
+    def _on_terminate(self, number: int, frame: FrameType | None) -> None:
+        self._reactor.callFromThread(self.terminate)
+
+    def terminate(self) -> None:
+        """Begin to stop; the second time, do it at once."""
+        if not self.draining:
+            self.closed = self.draining = True
+            self._reactor.stop()
+        elif not self._hurry.called:
+            self._hurry.callback(None)
+
+    def shut_down(self, *, wait: bool) -> None:
+        """Stop as by a signal; ``wait``: not before every client has gone by itself."""
+        if not wait:
+            self.terminate()
+            return
+        self.closed = True
+        self._reactor.callLater(0, Deferred.fromCoroutine, self._empty_then_stop())
+
+    async def _empty_then_stop(self) -> None:
+        await self._sockets.stop()
+        await self._until(lambda: not self.sessions or self.draining, float("inf"))
+        if not self.draining:  # a signal may have come meanwhile, and a second one would hurry
+            self.terminate()
+
+    def _taken_over(self, pid: int) -> None:
+        self._notifier.main_pid(pid)
+        self.terminate()
 
 
-async def _stopped(port: IListeningPort) -> None:
-    stopped = port.stopListening()
-    if stopped is not None:
-        await stopped
+def _where(listener: Listener) -> str:
+    """The endpoint, with a queue that is long enough."""
+    text = listener.endpoint.text
+    return text if listener.endpoint.kind != "tcp" or ":backlog=" in text else text + _QUEUE
 
 
 def refuse_root(configuration: Configuration, uid: object, effective: Callable[[], int] = os.geteuid) -> str | None:

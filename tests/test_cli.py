@@ -66,6 +66,22 @@ def test_version() -> None:
     assert imapgate("--version") == (0, f"imapgate {__version__}\n", "")
 
 
+@pytest.mark.parametrize("words", [["--version"], ["--help"], ["ctl", "--control", "/absent", "sessions"]])
+def test_what_needs_no_reactor_starts_without_it(words: list[str]) -> None:
+    """Commands that only ask a running gate, or nobody, import neither Twisted nor the configuration."""
+    program = (
+        "import sys\n"
+        "from imapgate.cli import main\n"
+        "try:\n    main(sys.argv[1:])\nexcept SystemExit:\n    pass\n"
+        "print(sorted({name.partition('.')[0] for name in sys.modules} & {'twisted', 'zope', 'OpenSSL', 'attrs'}))\n"
+        "print('imapgate.config' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, *words], capture_output=True, text=True, timeout=60, check=True, cwd=CLONE
+    )
+    assert done.stdout.splitlines()[-2:] == ["[]", "False"]
+
+
 @pytest.mark.parametrize("words", [[], ["no-such-command"], ["probe"], ["check-config"], ["probe", "tcp:x:1", "--odd"]])
 def test_not_understood(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """What is not understood is told with the usage, and the status is 2."""
@@ -150,10 +166,10 @@ def test_check_config_bad(
 
 def test_check_config_later_features(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Keys whose features come later are refused by name."""
-    later = GOOD + '[audit]\nfile = "audit.jsonl"\n\n[admin]\ncontrol = "control"\n\n[[plugin]]\nuse = "readonly"\n'
+    later = GOOD + '[audit]\nfile = "audit.jsonl"\n\n[[plugin]]\nuse = "readonly"\n'
     status, _, err = check(tmp_path / "imapgate.toml", later, capsys)
     assert status == 1
-    for name in ("audit", "admin", "plugin"):
+    for name in ("audit", "plugin"):
         assert re.search(rf"\b{name}\b", err), name
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import imaplib
+import json
 import os
 import re
 import shlex
@@ -22,10 +23,11 @@ PORT = 1143  # fixed, for people
 
 
 class Demo:
-    """The running demonstration, and what it has printed."""
+    """The running demonstration, its control socket, and what it has printed."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
+    def __init__(self, process: subprocess.Popen[str], control: Path) -> None:
         self.process = process
+        self.control = control
         self.printed = ""
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -40,9 +42,10 @@ class Demo:
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     """Give the demonstration, started in a folder of its own, as its reader would."""
     assert not accepts(PORT), f"port {PORT} is taken, and the demonstration has no other: stop what listens there"
+    folder = tmp_path_factory.mktemp("demo")
     process = subprocess.Popen(
-        [Path(sys.executable).parent / "twistd", "-n", "--pidfile=", "imapgate", "--demo"],
-        cwd=tmp_path_factory.mktemp("demo"),
+        [Path(sys.executable).parent / "twistd", "-n", "--pidfile=", "imapgate", "--demo", "--control", "control"],
+        cwd=folder,
         env={**os.environ, "PYTHONPATH": str(CLONE), "PYTHONUNBUFFERED": "1"},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -50,7 +53,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
         text=True,
         start_new_session=True,
     )
-    running = Demo(process)
+    running = Demo(process, folder / "control")
     try:
         wait_until(lambda: "Ctrl-C ends it" in running.printed or process.poll() is not None, "the demonstration", 30)
         assert process.poll() is None, running.printed
@@ -110,6 +113,16 @@ def test_a_session(demo: Demo) -> None:
         assert client.expunge()[1] == [str(count + 1).encode()]
     with imaplib.IMAP4("127.0.0.1", PORT, timeout=20) as client, pytest.raises(imaplib.IMAP4.error):
         client.login("demo", "wrong")
+
+
+def test_its_control_socket(demo: Demo) -> None:
+    """With ``--control`` an operator can look into it: who is there, and with which mailbox."""
+    with imaplib.IMAP4("127.0.0.1", PORT, timeout=20) as client:
+        client.login("demo", "demo")
+        client.select("INBOX")
+        rows = _run(f"python3 -m imapgate ctl --control {shlex.quote(str(demo.control))} --json sessions")
+    (row,) = [json.loads(line) for line in rows.splitlines()]
+    assert (row["user"], row["state"], row["bound"]) == ("demo", "selected", "yes")
 
 
 def test_zz_it_ends(demo: Demo) -> None:

@@ -2,142 +2,36 @@
 
 from __future__ import annotations
 
-import gc
 import resource
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import attrs
 import pytest
-from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint, UNIXClientEndpoint
-from twisted.internet.error import CannotListenError, ConnectionRefusedError
-from twisted.internet.protocol import Factory
-from twisted.internet.testing import MemoryReactorClock
-from twisted.python.failure import Failure
 
 from imapgate import service as module
-from imapgate.config.types import (
-    CertificatePair,
-    ClientEndpoint,
-    Configuration,
-    Listener,
-    Routing,
-    ServerEndpoint,
-    Tls,
-    Trace,
-    Upstream,
-)
-from imapgate.errors import ConfigurationError
+from imapgate.config.types import CertificatePair, Listener, ServerEndpoint, Tls, Trace
 from imapgate.limits import Limits
-from imapgate.net.client import ClientProtocol
 from imapgate.net.listen import ClientFactory
 from imapgate.net.proxy_protocol import TrustedProxies
-from imapgate.service import (
-    PROBE_SECONDS,
-    STOP_SECONDS,
-    GateService,
-    client_endpoint,
-    clients_at_most,
-    refuse_root,
-    upstream_of,
-)
+from imapgate.service import PROBE_SECONDS, STOP_SECONDS, GateService, clients_at_most, refuse_root
 from imapgate.session.effects import Side, Traced
-from tests.net.wires import Wire, connect, drop, logged
+from tests.net.wires import drop, logged
+from tests.serving import CONFIGURATION, LISTENER, Certificates, Reactor, Running, contained
 
-STORE = ClientEndpoint("unix", "unix:/run/store", path="/run/store")
-UPSTREAM = Upstream("store", (STORE,), Tls.NONE)
-LISTENER = Listener(ServerEndpoint("tcp", "tcp:1143:interface=127.0.0.1", "127.0.0.1", 1143))
 OUTSIDE = Listener(ServerEndpoint("tcp", "tcp:143", "", 143))
 PAIR = CertificatePair(Path("a.pem"), Path("a.key"))
-CONFIGURATION = Configuration((LISTENER,), {"store": UPSTREAM}, Routing("store"))
 CAPABLE = b"* OK [CAPABILITY IMAP4rev1 AUTH=PLAIN AUTH=CRAM-MD5] hi\r\n"
 
 
-class Reactor(MemoryReactorClock):
-    """A reactor without sockets whose threads are this one; its ports can refuse to be bound, or take their time."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.taken = False
-        self.closing: Deferred[None] | None = None
-
-    def listenTCP(self, port: int, factory: Factory, backlog: int = 50, interface: str = "") -> Any:
-        """Listen, if nobody else does."""
-        if self.taken:
-            raise CannotListenError(interface, port, OSError(98, "Address already in use"))
-        listening = super().listenTCP(port, factory, backlog, interface)
-        listening.stopListening = lambda: self.closing
-        return listening
-
-    def callFromThread(self, call: Callable[[], object]) -> None:
-        """Call it."""
-        self.callLater(0, call)
-
-
-class Certificates:
-    """Certificates that remember how often they were read again."""
-
-    names = ("mail.example.org",)
-    made: list[Certificates] = []
-
-    def __init__(self, pairs: list[tuple[Path, Path]]) -> None:
-        self.pairs = pairs
-        self.reloads = 0
-        self.broken = False
-        self.made.append(self)
-
-    def reload(self) -> None:
-        """Read them again."""
-        self.reloads += 1
-        if self.broken:
-            raise ConfigurationError(["a.pem is no certificate"])
-
-
 @pytest.fixture(autouse=True)
-def contained(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def nothing_is_touched(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Neither signals nor the process's limits nor files are touched."""
-    monkeypatch.setattr(module, "ServerCertificates", Certificates)
-    monkeypatch.setattr(gc, "freeze", lambda: None)
-    monkeypatch.setattr(resource, "setrlimit", lambda which, limits: None)
-    Certificates.made.clear()
-    before = signal.getsignal(signal.SIGHUP)
-    yield
-    signal.signal(signal.SIGHUP, before)
-
-
-class Running:
-    """A service that has been started."""
-
-    def __init__(self, configuration: Configuration = CONFIGURATION) -> None:
-        self.reactor = Reactor()
-        self.service = GateService(self.reactor, configuration)
-        self.service.privilegedStartService()
-        with logged(module) as self.lines:
-            self.service.startService()
-
-    def client(self, server: int = 0) -> tuple[ClientProtocol, Wire]:
-        """A client that connects."""
-        protocol = self.reactor.tcpServers[server][1].buildProtocol(IPv4Address("TCP", "127.0.0.1", 5))
-        assert isinstance(protocol, ClientProtocol)
-        return protocol, connect(protocol, Wire(IPv4Address("TCP", "127.0.0.1", 5)))
-
-    def answers_probe(self, greeting: bytes | None) -> list[str]:
-        """The probe under way finds this, or nobody; what is logged."""
-        factory = self.reactor.unixClients[-1][1]
-        connector = self.reactor.connectors[-1]
-        with logged(module) as lines:
-            if greeting is None:
-                factory.clientConnectionFailed(connector, Failure(ConnectionRefusedError()))
-            else:
-                protocol = factory.buildProtocol(None)
-                wire = connect(protocol, Wire())
-                protocol.dataReceived(greeting)
-                drop(protocol, wire)
-        return lines
+    with contained(monkeypatch):
+        yield
 
 
 # --- parts ------------------------------------------------------------------------------------------
@@ -161,42 +55,6 @@ def test_f18_clients_at_most(monkeypatch: pytest.MonkeyPatch, soft: int, hard: i
     monkeypatch.setattr(resource, "setrlimit", lambda which, limits: raised.append(limits))
     assert clients_at_most(Limits(clients=wanted)) == clients
     assert raised == ([] if soft == hard else [(hard, hard)])
-
-
-@pytest.mark.parametrize(
-    ("endpoint", "kind"),
-    [
-        (STORE, UNIXClientEndpoint),
-        (ClientEndpoint("tcp", "tcp:192.0.2.1:143", "192.0.2.1", 143), TCP4ClientEndpoint),
-        (ClientEndpoint("tcp", "tcp:[2001]:143", "2001:db8::1", 143, bind_address="2001:db8::2"), TCP6ClientEndpoint),
-        (ClientEndpoint("tls", "tls:mail.example.org:993", "mail.example.org", 993), HostnameEndpoint),
-    ],
-)
-def test_client_endpoint(endpoint: ClientEndpoint, kind: type) -> None:
-    """An address is dialled as it is, a name is looked up, a path is a Unix socket."""
-    assert type(client_endpoint(Reactor(), endpoint, 5.0)) is kind
-
-
-def test_bind_address() -> None:
-    """An endpoint is reached from the local address that is configured."""
-    reactor = Reactor()
-    endpoint = ClientEndpoint("tcp", "tcp:192.0.2.1:143", "192.0.2.1", 143, bind_address="192.0.2.9")
-    client_endpoint(reactor, endpoint, 5.0).connect(Factory())
-    ((host, port, _, seconds, bind),) = reactor.tcpClients
-    assert [host, port, seconds, bind] == ["192.0.2.1", 143, 5.0, ("192.0.2.9", 0)]
-
-
-@pytest.mark.parametrize("tls", Tls)
-def test_upstream_of(tls: Tls) -> None:
-    """Every endpoint is a door, in order, with the TLS that is configured."""
-    endpoints = tuple(ClientEndpoint("tcp", f"tcp:{name}:143", name, 143) for name in ("a.example", "b.example"))
-    configured = Upstream("store", endpoints, tls, id_originating=True, proxy_protocol=True)
-    made = upstream_of(Reactor(), configured, Limits())
-    assert [door.name for door in made.doors] == ["tcp:a.example:143", "tcp:b.example:143"]
-    assert [door.starttls for door in made.doors] == [tls is Tls.STARTTLS] * 2
-    assert [door.tls is None for door in made.doors] == [tls is Tls.NONE] * 2
-    assert made.doors[0].tls is not made.doors[1].tls or tls is Tls.NONE
-    assert (made.name, made.id_originating, made.proxy_protocol) == ("store", True, True)
 
 
 @pytest.mark.parametrize(
@@ -239,7 +97,7 @@ def test_ports_are_bound_before_anything_is_served() -> None:
 def test_port_in_use() -> None:
     """A port that cannot be bound ends the start, and says which one it was."""
     reactor = Reactor()
-    reactor.taken = True
+    reactor.taken.add(1143)
     gate = GateService(reactor, CONFIGURATION)
     with pytest.raises(SystemExit, match=r"cannot listen on tcp:1143:interface=127\.0\.0\.1: .*already in use"):
         gate.privilegedStartService()
@@ -309,32 +167,35 @@ def test_probing_that_breaks_is_told(monkeypatch: pytest.MonkeyPatch, critical_e
 
     monkeypatch.setattr(module, "probe", broken)
     running = Running()
-    assert any(line.startswith("critical: probing ended") for line in running.lines)
+    assert any(line.startswith("critical: a periodic task ended") for line in running.lines)
     assert running.client()[1].read().startswith(b"* OK ")
     assert critical_events == []
 
 
 def test_f15_sighup_reloads_certificates() -> None:
-    """SIGHUP reads certificates again, in the reactor; one that is bad is told of, and the others are read."""
-    listener = attrs.evolve(LISTENER, tls=Tls.STARTTLS, certificates=(PAIR,))
-    running = Running(attrs.evolve(CONFIGURATION, listeners=(listener, listener)))
-    Certificates.made[0].broken = True
+    """SIGHUP reads certificates again, in the reactor; where one is bad that is told, and the old ones all stay."""
+    listener = attrs.evolve(LISTENER, tls=Tls.IMPLICIT, certificates=(PAIR,))
+    running = Running(attrs.evolve(CONFIGURATION, listeners=(listener,)))
+    Certificates.broken = True
     signal.raise_signal(signal.SIGHUP)
-    assert [made.reloads for made in Certificates.made] == [0, 0]
     with logged(module) as lines:
         running.reactor.advance(0)
-    assert [made.reloads for made in Certificates.made] == [1, 1]
-    assert lines == [
-        "error: certificates are not reloaded, the old ones stay: a.pem is no certificate",
-        "info: certificates reloaded: mail.example.org",
-    ]
+    assert running.client()[1].creators == Certificates.made[:1]
+    Certificates.broken = False
+    signal.raise_signal(signal.SIGHUP)
+    assert len(Certificates.made) == 1
+    with logged(module) as more:
+        running.reactor.advance(0)
+    assert running.client()[1].creators == Certificates.made[1:]
+    assert lines == ["error: nothing is reloaded, all stays as it was: a.pem is no certificate"]
+    assert more == ["info: configuration and certificates reloaded"]
 
 
 def test_trace_is_opened_again_at_a_reload_and_closed_at_the_end(tmp_path: Path) -> None:
     """The trace's file can be rotated away, as a log can; it ends when its time is up."""
-    trace = Trace("alice", tmp_path / "trace", 60.0)
+    trace = Trace("alice", tmp_path / "trace", 600.0)
     running = Running(attrs.evolve(CONFIGURATION, trace=trace))
-    traced = running.service._gate.journal.trace
+    traced = running.service.gate.journal.trace
     assert traced is not None
     assert traced.wants(b"alice")
     client, _ = running.client()
@@ -343,23 +204,16 @@ def test_trace_is_opened_again_at_a_reload_and_closed_at_the_end(tmp_path: Path)
         traced.write(client.client, event)
         trace.file.rename(tmp_path / "rotated")
         end()
-        running.reactor.pump([STOP_SECONDS] * 2)
+        running.reactor.pump([31, STOP_SECONDS, STOP_SECONDS, STOP_SECONDS])
         traced.write(client.client, event)
         assert len(trace.file.read_text().splitlines()) == 1
         trace.file.unlink()
         traced.close()
-    running.reactor.advance(60)
+    running.reactor.advance(600)
     assert not traced.wants(b"alice")
 
 
 # --- stopping ---------------------------------------------------------------------------------------
-
-
-def stopped(running: Running) -> list[object]:
-    """Stop; the list is no longer empty when that is over."""
-    done: list[object] = []
-    running.service.stopService().addCallback(done.append)
-    return done
 
 
 def test_f16_stop_tells_every_client_and_waits() -> None:
@@ -368,7 +222,7 @@ def test_f16_stop_tells_every_client_and_waits() -> None:
     running.answers_probe(CAPABLE)
     protocol, wire = running.client()
     wire.clear()
-    done = stopped(running)
+    done = running.stops()
     assert wire.read() == b"* BYE [UNAVAILABLE] The mail gateway is shutting down\r\n"
     assert not wire.open
     running.reactor.advance(0.05)
@@ -381,11 +235,13 @@ def test_f16_stop_tells_every_client_and_waits() -> None:
 
 
 def test_f16_stop_takes_a_bounded_time() -> None:
-    """A client that does not go is not waited for."""
-    running = Running()
+    """A client that does not go is not waited for longer than for commands in flight and a little more."""
+    running = Running(attrs.evolve(CONFIGURATION, limits=Limits(drain=5)))
     running.client()
-    done = stopped(running)
-    running.reactor.advance(STOP_SECONDS - 0.1)
+    done = running.stops()
+    running.reactor.pump([4.9])
+    assert done == []
+    running.reactor.pump([0.1, STOP_SECONDS - 0.1])
     assert done == []
     running.reactor.pump([0.1, 0.1])
     assert done == [None]
@@ -397,7 +253,7 @@ def test_f16_ports_are_closed_first() -> None:
     closing = running.reactor.closing = Deferred()
     _, wire = running.client()
     wire.clear()
-    stopped(running)
+    running.stops()
     assert wire.read() == b""
     closing.callback(None)
     assert wire.read().startswith(b"* BYE ")
@@ -411,4 +267,4 @@ def test_stop_after_probing_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(module, "probe", broken)
     running = Running()
-    assert stopped(running) == [None]
+    assert running.stops() == [None]

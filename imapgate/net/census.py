@@ -18,6 +18,11 @@ class Census:
         self._addresses: Counter[Hashable] = Counter()
         self._users: Counter[Hashable] = Counter()
 
+    def configure(self, limits: Limits, clients: int) -> None:
+        """Count against other limits from now on."""
+        self._limits = limits
+        self._most = clients
+
     def enter(self, address: str | None) -> bool:
         """Count a client in, unless it is one too many; ``address`` is ``None`` for a Unix socket."""
         if self.clients >= self._most:

@@ -8,11 +8,11 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Callable, Sequence
 from enum import Enum
+from functools import lru_cache
 from typing import NamedTuple
 
-from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import (
-    IAddress,
     IDelayedCall,
     IHalfCloseableProtocol,
     IHandshakeListener,
@@ -27,11 +27,14 @@ from imapgate.auth.penalties import Penalties
 from imapgate.limits import Limits
 from imapgate.model.commands import Table
 from imapgate.model.failure import Failure
-from imapgate.net.attempt import Attempt, Client, Upstream
+from imapgate.net.attempt import Attempt
 from imapgate.net.census import Census
+from imapgate.net.dial import Client, address_port
+from imapgate.net.directory import Directory
 from imapgate.net.journal import Journal
+from imapgate.net.pools import Account, Lease, Pools
 from imapgate.net.proxy_protocol import Header
-from imapgate.net.tls import ServerCertificates, describe
+from imapgate.net.tls import ServerCertificates, describe, server_name
 from imapgate.net.upstream import CLOSE_SECONDS, UpstreamProtocol
 from imapgate.net.valve import Full, Sink, Transport, Valve
 from imapgate.session.effects import (
@@ -40,10 +43,14 @@ from imapgate.session.effects import (
     CancelTimer,
     Close,
     Effect,
+    Failed,
     Free,
     Granted,
     Hold,
     LoggedIn,
+    Login,
+    Reason,
+    Release,
     Report,
     Respond,
     SendClient,
@@ -69,7 +76,8 @@ class Gate(NamedTuple):
     clock: IReactorTime
     limits: Limits
     table: Table
-    upstream: Upstream
+    directory: Directory
+    pools: Pools
     penalties: Penalties
     census: Census
     journal: Journal
@@ -78,19 +86,21 @@ class Gate(NamedTuple):
 class Door(NamedTuple):
     """What a listener grants its clients.
 
+    :ivar name: the listener's
     :ivar certificates: for TLS, if there is any
     :ivar implicit: TLS begins at once; otherwise by STARTTLS
     :ivar plaintext: a login without TLS is allowed from anywhere, not only from this machine
     """
 
+    name: str
     certificates: ServerCertificates | None
     implicit: bool
     plaintext: bool
 
 
-def address_port(end: IAddress) -> tuple[str, int] | None:
-    """An end of a connection; ``None`` for a Unix socket."""
-    return (end.host, end.port) if isinstance(end, IPv4Address | IPv6Address) else None
+@lru_cache(4096)
+def _is_loopback(address: str) -> bool:
+    return ipaddress.ip_address(address.partition("%")[0]).is_loopback
 
 
 def trustworthy(transport: Transport) -> bool:
@@ -102,7 +112,7 @@ def trustworthy(transport: Transport) -> bool:
     if header is not None and (header.tls or header.source is None):
         return header.tls
     peer = address_port(transport.getPeer())
-    return peer is None or ipaddress.ip_address(peer[0].partition("%")[0]).is_loopback
+    return peer is None or _is_loopback(peer[0])
 
 
 @implementer(IHalfCloseableProtocol, IHandshakeListener)
@@ -123,13 +133,18 @@ class ClientProtocol(Protocol):
         self.began = gate.clock.seconds()
         self.octets_in = 0
         self.octets_out = 0
-        self._secure = False
         self._counted = False  # in the census, as a user
         self._valve: Valve  # both from connectionMade on
         self._sink: Sink
         self._upstream_sink: Sink  # as long as there is an upstream
         self._attempt: Attempt | None = None
-        self._upstream: UpstreamProtocol | None = None
+        self._attempts = 0
+        self._answer_awaited = False
+        self.account: Account | None = None
+        """Whose session it is, once it has logged in."""
+        self.lease: Lease | None = None
+        """The upstream connection that it has, or waits for, after its login."""
+        self._upstream: Transport | None = None  # the one that it has
         self._timers: list[tuple[Timer, IDelayedCall]] = []
         self._closing: IDelayedCall | None = None  # a handshake or a close that must not take for ever
         self._performing = False
@@ -143,7 +158,8 @@ class ClientProtocol(Protocol):
         if ITCPTransport.providedBy(transport):
             transport.setTcpNoDelay(True)
             transport.setTcpKeepAlive(True)
-        self.client = Client(address_port(transport.getPeer()), address_port(transport.getHost()), self.client.session)
+        peer, host = address_port(transport.getPeer()), address_port(transport.getHost())
+        self.client = Client(peer, host, self.client.session, self._door.name)
         self._valve = Valve(transport)
         self._sink = Sink(Full.CLIENT, gate.clock, gate.limits.client_stall, self._stalled)
         transport.registerProducer(self._sink, True)
@@ -157,7 +173,7 @@ class ClientProtocol(Protocol):
         if self.session.reason:  # it was ended while the handshake ran, and its close is under way
             return
         self._stop_closing()
-        self._secure = True
+        self.client = self.client._replace(secure=True, server_name=server_name(self.transport))
         self._connected()
 
     def dataReceived(self, data: bytes) -> None:
@@ -165,6 +181,8 @@ class ClientProtocol(Protocol):
         self.octets_in += len(data)
         if self._sink.full:  # it asks for more than it takes
             self._sink.also(self._valve)
+        if self._answer_awaited:  # enough was taken in advance
+            self._valve.hold(Reason.ANSWER)
         self.perform(self.session.client_received(data))
 
     def readConnectionLost(self) -> None:
@@ -183,6 +201,8 @@ class ClientProtocol(Protocol):
         self.perform(self.session.client_lost())
         if self._counted:
             self._gate.census.log_out(self.client.address, self.session.user)
+        if self.account is not None:
+            self._gate.pools.leave(self.account)
         seconds = self._gate.clock.seconds() - self.began
         self._gate.journal.ended(self.client, self.session, seconds, (self.octets_in, self.octets_out))
         self._left(self)
@@ -199,7 +219,6 @@ class ClientProtocol(Protocol):
     def upstream_lost(self, reason: TwistedFailure) -> None:
         """Upstream is gone."""
         self._upstream_sink.stopProducing()
-        self._upstream = None
         self.perform(self.session.upstream_lost(Failure.LOST))
 
     # --- performing -------------------------------------------------------------------------------------
@@ -224,21 +243,29 @@ class ClientProtocol(Protocol):
         """End the session from outside."""
         self.perform(self.session.stop(text))
 
+    def leave(self, text: bytes) -> None:
+        """End the session from outside, at the next command boundary."""
+        self.perform(self.session.leave(text))
+
     def _send_client(self, effect: SendClient) -> None:
         self.octets_out += len(effect.data)
         self.transport.write(effect.data)
 
     def _send_upstream(self, effect: SendUpstream) -> None:
         if self._upstream is not None:
-            self._upstream.transport.write(effect.data)
+            self._upstream.write(effect.data)
 
     def _do_start_tls(self, effect: StartTLS) -> None:
         self._start_tls()
 
     def _hold(self, effect: Hold) -> None:
-        self._valve.hold(effect.reason)
+        if effect.reason is Reason.ANSWER:  # read on: a client that has gone is to get no connection
+            self._answer_awaited = True
+        else:
+            self._valve.hold(effect.reason)
 
     def _free(self, effect: Free) -> None:
+        self._answer_awaited = False
         self._valve.free(effect.reason)
 
     def _set_timer(self, effect: SetTimer) -> None:
@@ -262,48 +289,89 @@ class ClientProtocol(Protocol):
         self.perform(self.session.ticked(timer))
 
     def _ask(self, effect: Ask) -> None:
-        gate = self._gate
-        self._attempt = Attempt(
-            self.client,
-            effect.question,
-            gate.upstream,
-            gate.limits,
-            gate.penalties,
-            gate.census,
-            gate.clock,
-            self._answered,
-        )
-        self._attempt.start()
+        gate, question = self._gate, effect.question
+        if isinstance(question, Login):
+            self._attempts += 1
+            self._attempt = Attempt(
+                self.client,
+                question,
+                self._attempts,
+                gate.limits,
+                gate.directory,
+                gate.pools,
+                gate.penalties,
+                gate.census,
+                gate.clock,
+                self._answered,
+            )
+            self._attempt.start()
+        else:
+            assert self.account is not None
+            self.lease = Lease(gate.pools, self.account, self.client)
+            self.lease.outcome.addCallbacks(self._leased, _cancelled, (self.session.user,))
+            gate.pools.ask(self.lease)
 
     def _respond(self, effect: Respond) -> None:
         if self._attempt is not None:
             self._attempt.respond(effect.data)
 
     def _answered(self, answer: Answer) -> None:
+        """A login has an answer."""
         attempt = self._attempt
         if isinstance(answer, Granted):
             assert attempt is not None
-            self._bind(attempt.protocol)
-            self._attempt = None
-            answer = answer._replace(traced=self._gate.journal.wants_trace(attempt.user))
+            self._attempt, self.lease = None, attempt.lease
+            account = self.account = attempt.lease.account
+            self._gate.pools.enter(account)
+            self._leased(answer, attempt.user)
+        else:
+            self.perform(self.session.answered(answer))
+
+    def _leased(self, answer: Granted | Failed, user: bytes) -> None:
+        """There is a connection, or there is none."""
+        account, lease = self.account, self.lease
+        assert account is not None
+        assert lease is not None
+        if isinstance(answer, Granted):
+            self._bind(lease.protocol)
+            traced = self._gate.journal.wants_trace(user)
+            answer = answer._replace(traced=traced, mode=account.mode, pinned=account.pinned)
+        else:
+            self.lease = None
         self.perform(self.session.answered(answer))
 
     def _bind(self, upstream: UpstreamProtocol) -> None:
         """Make the connection this client's own, each side paused while the other is full."""
         gate = self._gate
-        self._upstream = upstream
         upstream.owner = self
+        self._upstream = upstream.transport
         self._sink.feed(upstream.valve)
         sink = Sink(Full.UPSTREAM, gate.clock, gate.limits.client_stall, self._upstream_stalled)
         sink.feed(self._valve)
-        upstream.transport.registerProducer(sink, True)
+        self._upstream.registerProducer(sink, True)
         self._upstream_sink = sink
+
+    def _unbind(self) -> Lease | None:
+        """Let go of the connection, or of the wish for one."""
+        lease, self.lease = self.lease, None
+        upstream, self._upstream = self._upstream, None
+        if lease is not None and upstream is not None:
+            self._sink.forget(lease.protocol.valve)
+            self._upstream_sink.stopProducing()
+            self._valve.free(Full.UPSTREAM)
+            upstream.unregisterProducer()
+        return lease
+
+    def _release(self, effect: Release) -> None:
+        lease = self._unbind()
+        if lease is not None:
+            lease.give_back(selected=effect.selected)
 
     def _report(self, effect: Report) -> None:
         event = effect.event
         if isinstance(event, LoggedIn):
             self._counted = bool(event.user)
-        self._gate.journal.report(self.client, event)
+        self._gate.journal.report(self.client, event, self.session.user)
 
     def _close(self, effect: Close) -> None:
         if effect.side is Side.UPSTREAM:
@@ -315,12 +383,17 @@ class ClientProtocol(Protocol):
         attempt, self._attempt = self._attempt, None
         if attempt is not None:
             attempt.cancel()
-        upstream, self._upstream = self._upstream, None
-        if upstream is not None:
-            self._upstream_sink.stopProducing()
-            upstream.close(abort)
+        lease = self._unbind()
+        if lease is not None and lease.connection is None:
+            lease.outcome.cancel()
+        elif lease is not None:
+            lease.destroy(abort=abort)
 
     def _close_client(self, abort: bool) -> None:
+        timers, self._timers = self._timers, []
+        for _, call in timers:
+            if call.active():
+                call.cancel()
         transport = self.transport
         if not transport.connected:
             return
@@ -339,11 +412,13 @@ class ClientProtocol(Protocol):
         self.transport.startTLS(self._door.certificates)
 
     def _connected(self) -> None:
-        door, secure = self._door, self._secure
+        door, secure = self._door, self.client.secure
+        terminated, relayed = self._gate.directory.mechanisms(self.client)
         terms = Terms(
             starttls=door.certificates is not None and not secure,
             login=secure or door.plaintext or trustworthy(self.transport),
-            relayed=self._gate.upstream.relayed,
+            relayed=relayed,
+            terminated=terminated,
         )
         self._gate.journal.connected(self.client, describe(self.transport) if secure else None)
         self.perform(self.session.client_connected(terms))
@@ -366,6 +441,11 @@ class ClientProtocol(Protocol):
             self._closing = None
 
 
+def _cancelled(reason: TwistedFailure) -> None:
+    """Nobody waits for it any more."""
+    reason.trap(CancelledError)
+
+
 _PERFORM: dict[type, Callable[..., None]] = {
     SendClient: ClientProtocol._send_client,
     SendUpstream: ClientProtocol._send_upstream,
@@ -375,6 +455,7 @@ _PERFORM: dict[type, Callable[..., None]] = {
     SetTimer: ClientProtocol._set_timer,
     CancelTimer: ClientProtocol._cancel_timer,
     Ask: ClientProtocol._ask,
+    Release: ClientProtocol._release,
     Respond: ClientProtocol._respond,
     Report: ClientProtocol._report,
     Close: ClientProtocol._close,

@@ -9,25 +9,37 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from twisted.internet.interfaces import IReactorTime
 
-from imapgate.net.log import log
+from imapgate.net.log import DEBUG, INFO, log
 from imapgate.session.effects import Event, LoggedIn, LoginFailed, Side, Traced, Violation
 
 if TYPE_CHECKING:
-    from imapgate.net.attempt import Client
+    from imapgate.net.dial import Client
     from imapgate.session.session import ClientSession
 
+
+ENDED = (
+    "session ended: user={user} address={address} reason={reason} seconds={seconds} in={read} out={written} "
+    "commands={commands} session={session}"
+)
+"""The one line of every session, put together here in a fraction of the time that the logger would take."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def _escaped(found: re.Match[str]) -> str:
     return f"\\x{ord(found[0]):02x}"
+
+
+def printable(text: bytes) -> str:
+    """A line as it stands in a trace: ASCII, without control characters."""
+    return _CONTROL.sub(_escaped, text.decode("ascii", "backslashreplace"))
 
 
 def quoted(user: bytes) -> str:
@@ -42,7 +54,7 @@ class Trace:
     """
 
     def __init__(self, user: str, file: Path, until: float, clock: IReactorTime) -> None:
-        self._user = user.encode()
+        self.user = user.encode()
         self._file = file
         self._until = until
         self._clock = clock
@@ -50,7 +62,7 @@ class Trace:
 
     def wants(self, user: bytes) -> bool:
         """Whether this user's session is to be traced now."""
-        return user == self._user and self._clock.seconds() < self._until
+        return user == self.user and self._clock.seconds() < self._until
 
     def write(self, client: Client, event: Traced) -> None:
         """Write one line: the time, the session, who spoke, what."""
@@ -63,8 +75,7 @@ class Trace:
             self._open = os.fdopen(descriptor, "ab", buffering=0)
         moment = datetime.now(UTC).isoformat(timespec="microseconds")
         speaker = "C" if event.side is Side.CLIENT else "S"
-        text = _CONTROL.sub(_escaped, event.text.decode("ascii", "backslashreplace"))
-        self._open.write(f"{moment} {client.session} {speaker}: {text}\n".encode())
+        self._open.write(f"{moment} {client.session} {speaker}: {printable(event.text)}\n".encode())
 
     def close(self) -> None:
         """Close the file; a later line opens it again."""
@@ -73,34 +84,48 @@ class Trace:
             self._open = None
 
 
-class Journal:
-    """Writes what happened to the log."""
+class Tap(NamedTuple):
+    """Somebody who watches one user's sessions: ``write`` takes a row for each line."""
 
-    def __init__(self, trace: Trace | None = None) -> None:
+    user: bytes
+    write: Callable[[dict[str, str | int | float | None]], None]
+
+
+class Journal:
+    """Writes what happened to the log.
+
+    :param taps: who watches users; the next journal has the same
+    """
+
+    def __init__(self, trace: Trace | None = None, taps: list[Tap] | None = None) -> None:
         self.trace = trace
+        self.taps = [] if taps is None else taps
 
     def wants_trace(self, user: bytes) -> bool:
         """Whether this user's session is to be traced."""
-        return self.trace is not None and self.trace.wants(user)
+        return (self.trace is not None and self.trace.wants(user)) or any(tap.user == user for tap in self.taps)
 
     def connected(self, client: Client, tls: str | None) -> None:
         """A client is there, and TLS is up where there is any."""
+        if not DEBUG:
+            return
         log.debug(
             "client connected: address={address} tls={tls} session={session}",
             address=client.address or "unix", tls=json.dumps(tls) if tls else "-", session=client.session,
         )  # fmt: skip
 
-    def report(self, client: Client, event: Event) -> None:
+    def report(self, client: Client, event: Event, user: bytes = b"") -> None:
         """What the core has to tell."""
         address = client.address or "unix"
         if isinstance(event, Traced):
-            self._traced(client, event)
+            self._traced(client, event, user)
         elif isinstance(event, LoggedIn):
-            log.debug(
-                "logged in: user={user} address={address} mechanism={mechanism} session={session}",
-                user=quoted(event.user), address=address, mechanism=event.mechanism.decode("ascii"),
-                session=client.session,
-            )  # fmt: skip
+            if DEBUG:
+                log.debug(
+                    "logged in: user={user} address={address} mechanism={mechanism} session={session}",
+                    user=quoted(event.user), address=address, mechanism=event.mechanism.decode("ascii"),
+                    session=client.session,
+                )  # fmt: skip
         elif isinstance(event, LoginFailed):
             log.info(
                 "login failed: user={user} address={address} mechanism={mechanism} reason={reason} session={session}",
@@ -110,8 +135,12 @@ class Journal:
         else:
             self._violation(client, address, event)
 
-    def _traced(self, client: Client, event: Traced) -> None:
-        if self.trace is None:
+    def _traced(self, client: Client, event: Traced, user: bytes) -> None:
+        for tap in self.taps:
+            if tap.user == user:
+                speaker = "client" if event.side is Side.CLIENT else "upstream"
+                tap.write({"session": client.session, "side": speaker, "line": printable(event.text)})
+        if self.trace is None or self.trace.user != user:
             return
         try:
             self.trace.write(client, event)
@@ -127,10 +156,11 @@ class Journal:
 
     def ended(self, client: Client, session: ClientSession, seconds: float, octets: tuple[int, int]) -> None:
         """A session is over; ``octets`` came from the client and went to it."""
-        log.info(
-            "session ended: user={user} address={address} reason={reason} seconds={seconds} in={read} out={written} "
-            "commands={commands} session={session}",
+        if not INFO:
+            return
+        line = ENDED.format(
             user=quoted(session.user), address=client.address or "unix", reason=json.dumps(session.reason),
             seconds=f"{seconds:.1f}", read=octets[0], written=octets[1], commands=session.commands,
             session=client.session,
         )  # fmt: skip
+        log.info("{line}", line=line)

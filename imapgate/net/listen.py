@@ -40,15 +40,15 @@ class TurnedAway(Protocol):
 class ClientFactory(Factory):
     """Makes the protocols of one listener's clients.
 
-    :ivar sessions: the protocols of all clients that are there
+    :param sessions: the protocols of all clients that are there, whatever listener they came by
     """
 
     noisy = False
 
-    def __init__(self, gate: Gate, door: Door) -> None:
+    def __init__(self, gate: Gate, door: Door, sessions: set[ClientProtocol]) -> None:
         self._gate = gate
         self._door = door
-        self.sessions: set[ClientProtocol] = set()
+        self._sessions = sessions
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol | None:
         """Return the protocol of a client from ``addr``, which a trusted proxy may have told."""
@@ -57,9 +57,9 @@ class ClientFactory(Factory):
             log.info("client turned away: address={address} reason=limit", address=address or "unix")
             return TurnedAway(self._gate.clock, b"" if self._door.implicit else TOO_MANY)
         protocol = ClientProtocol(self._gate, self._door, address, secrets.token_hex(6), self._left)
-        self.sessions.add(protocol)
+        self._sessions.add(protocol)
         return protocol
 
     def _left(self, protocol: ClientProtocol) -> None:
-        self.sessions.discard(protocol)
+        self._sessions.discard(protocol)
         self._gate.census.leave(protocol.address)

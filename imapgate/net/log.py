@@ -23,6 +23,10 @@ def _level() -> object:
         return LogLevel.info
 
 
+DEBUG = _level() is LogLevel.debug
+INFO = DEBUG or _level() is LogLevel.info
+"""Whether anybody hears what is said at these levels; what is said of every session need not be put together else."""
+
 log = Logger(
     namespace="imapgate",
     observer=FilteringLogObserver(globalLogPublisher, [LogLevelFilterPredicate(defaultLogLevel=_level())]),

@@ -6,6 +6,7 @@ Whoever starts TLS owns the handshake's time limit, and writes nothing before ``
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -283,11 +284,24 @@ def client_creator(server_name: str, ca: Path | None, insecure: bool) -> IOpenSS
     return _UpstreamIdentity(name, context, not insecure)
 
 
-def describe(transport: object) -> str | None:
-    """Return protocol version and cipher for the log, such as ``TLSv1.3 TLS_AES_256_GCM_SHA384``; None without TLS."""
+def _connection(transport: object) -> SSL.Connection | None:
     get_handle = getattr(transport, "getHandle", None)
     connection = get_handle() if get_handle is not None else None
-    if not isinstance(connection, SSL.Connection):
-        return None
-    cipher = connection.get_cipher_name()
-    return None if cipher is None else f"{connection.get_protocol_version_name()} {cipher}"
+    return connection if isinstance(connection, SSL.Connection) else None
+
+
+def describe(transport: object) -> str | None:
+    """Return protocol version and cipher for the log, such as ``TLSv1.3 TLS_AES_256_GCM_SHA384``; None without TLS."""
+    connection = _connection(transport)
+    cipher = None if connection is None else connection.get_cipher_name()
+    return None if connection is None or cipher is None else f"{connection.get_protocol_version_name()} {cipher}"
+
+
+_HOST_NAME = re.compile(rb"[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63}){0,32}")
+
+
+def server_name(transport: object) -> str | None:
+    """Return what a client called this server in its handshake (SNI), if it is a host name at all."""
+    connection = _connection(transport)
+    name = None if connection is None else connection.get_servername()
+    return name.decode("ascii").lower() if name is not None and _HOST_NAME.fullmatch(name) else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from twisted.internet.interfaces import (
@@ -60,6 +61,8 @@ class UpstreamProtocol(TwistedProtocol):
 
     def __init__(self, door: Door, owner: Owner, clock: IReactorTime, first: bytes) -> None:
         self.owner: Owner | None = owner
+        self.gone: Callable[[], None] | None = None
+        """Called when the connection is no more, whoever owns it then."""
         self.valve: Valve
         self._door = door
         self._clock = clock
@@ -100,6 +103,8 @@ class UpstreamProtocol(TwistedProtocol):
         owner, self.owner = self.owner, None
         if owner is not None:
             owner.upstream_lost(reason)
+        if self.gone is not None:
+            self.gone()
 
     def close(self, abort: bool = False) -> None:
         """Close, in bounded time; the owner hears nothing more."""

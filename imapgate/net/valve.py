@@ -116,6 +116,11 @@ class Sink:
         if self.full:
             valve.hold(self._reason)
 
+    def forget(self, valve: Valve) -> None:
+        """Hold this valve no more."""
+        self._feeding = tuple(other for other in self._feeding if other is not valve)
+        valve.free(self._reason)
+
     def also(self, valve: Valve) -> None:
         """Hold this valve, too, until the transport has sent everything."""
         valve.hold(self._reason)

@@ -1,13 +1,17 @@
-"""One client that asks for a login, without sockets."""
+"""One client that asks for a login, and one upstream login by itself, without sockets."""
 
 from __future__ import annotations
 
 import base64
+from typing import Self
+
+from twisted.internet.defer import Deferred
 
 from imapgate.limits import Limits
 from imapgate.model.failure import Failure
 from imapgate.model.secret import Credentials, Secret
-from imapgate.net.attempt import Attempt, Client
+from imapgate.net.attempt import Attempt
+from imapgate.net.dial import Client, Dial
 from imapgate.session.effects import Answer, Failed, Login
 from tests.net.wires import Bench
 
@@ -20,27 +24,10 @@ ALICE = Login(b"PLAIN", Credentials(b"alice", Secret(b"pw")))
 RELAYED = Login(b"XOAUTH2", None)
 
 
-class Asking:
-    """One client that asks for a login."""
+class _Asked:
+    """Somebody who was told something."""
 
-    def __init__(self, made: Bench, login: Login = ALICE, client: Client = CLIENT) -> None:
-        self.answers: list[Answer] = []
-        gate = made.gate
-        self.attempt = Attempt(
-            client,
-            login,
-            made.upstream,
-            gate.limits,
-            gate.penalties,
-            gate.census,
-            made.clock,
-            self.answers.append,
-        )
-
-    def start(self) -> Asking:
-        """Begin."""
-        self.attempt.start()
-        return self
+    answers: list[Answer]
 
     @property
     def failure(self) -> Failure:
@@ -48,3 +35,41 @@ class Asking:
         (answer,) = self.answers
         assert isinstance(answer, Failed)
         return answer.failure
+
+
+class Asking(_Asked):
+    """One client that asks for a login."""
+
+    def __init__(self, made: Bench, login: Login = ALICE, client: Client = CLIENT) -> None:
+        self.answers = []
+        gate = made.gate
+        self.attempt = Attempt(
+            client,
+            login,
+            1,
+            gate.limits,
+            gate.directory,
+            gate.pools,
+            gate.penalties,
+            gate.census,
+            made.clock,
+            self.answers.append,
+        )
+
+    def start(self) -> Self:
+        """Begin."""
+        self.attempt.start()
+        return self
+
+
+class Dialling(_Asked):
+    """One upstream login, for nobody's pool."""
+
+    def __init__(self, made: Bench, login: Login = ALICE, client: Client = CLIENT) -> None:
+        self.answers = []
+        self.dial = Dial(made.upstream, login, client, made.gate.limits, made.clock, self.answers.append)
+
+    def start(self) -> Self:
+        """Begin."""
+        self.running = Deferred.fromCoroutine(self.dial.run()).addCallback(self.answers.append)
+        return self

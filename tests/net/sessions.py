@@ -10,16 +10,19 @@ from twisted.internet.protocol import Protocol
 from twisted.internet.task import Clock
 
 from imapgate.limits import DEFAULTS, Limits
+from imapgate.model.pool_mode import PoolMode
 from imapgate.net import journal
-from imapgate.net.client import ClientProtocol, Door, address_port
+from imapgate.net.client import ClientProtocol, Door
+from imapgate.net.dial import address_port
 from imapgate.net.journal import Trace
 from imapgate.net.tls import ServerCertificates
-from tests.net.wires import CLIENT, Bench, Wire, bench, connect, drop, logged
+from imapgate.pooling.connection import Terms
+from tests.net.wires import CLIENT, TERMS, Bench, Wire, bench, connect, drop, logged
 
 CERTIFICATES = cast("ServerCertificates", object())
-PLAINTEXT = Door(None, False, True)
-STARTTLS = Door(CERTIFICATES, False, False)
-IMPLICIT = Door(CERTIFICATES, True, False)
+PLAINTEXT = Door("public", None, False, True)
+STARTTLS = Door("public", CERTIFICATES, False, False)
+IMPLICIT = Door("public", CERTIFICATES, True, False)
 
 UPSTREAM_GREETING = b"* OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN] hello\r\n"
 AUTHENTICATE = b"g1 AUTHENTICATE PLAIN %b\r\n" % base64.b64encode(b"\0alice\0pw")
@@ -77,3 +80,35 @@ class Session:
         """The client goes; the reason that is logged for the end of the session."""
         (line,) = (line for line in self.lost() if line.startswith("info: session ended: "))
         return line.split('reason="')[1].split('"')[0]
+
+
+def mailbox(terms: Terms = TERMS, limits: Limits = DEFAULTS) -> Bench:
+    """A gate in mode mailbox."""
+    return bench(limits, mode=PoolMode.MAILBOX, terms=terms)
+
+
+def unbound(made: Bench) -> Session:
+    """A session that has logged in, and whose connection is idle again."""
+    session = Session(made=made).logged_in()
+    assert session.upstream_wire.read() == b"g2 NOOP\r\n"
+    session.upstream.dataReceived(b"g2 OK done\r\n")
+    assert made.stages() == ["idle"]
+    return session
+
+
+def selects(session: Session, tag: bytes = b"g3") -> Session:
+    """It selects a mailbox."""
+    assert session.says(b"s SELECT x\r\n") == b""
+    assert session.upstream_wire.read() == tag + b" SELECT x\r\n"
+    session.upstream.dataReceived(tag + b" OK done\r\n")
+    assert session.wire.read() == b"s OK done\r\n"
+    return session
+
+
+def assert_nobodys(session: Session) -> None:
+    """Nothing of this session is left at its upstream connection, nor of that at its client's."""
+    assert session.upstream_wire.producer is None
+    assert session.upstream.valve.reasons == ()  # type: ignore[attr-defined]
+    assert not session.upstream_wire.paused
+    assert not session.wire.paused
+    assert session.protocol._sink._feeding == () or session.protocol._sink._feeding == (session.protocol._valve,)

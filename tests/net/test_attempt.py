@@ -1,23 +1,23 @@
-"""A login under way: delays, doors in turn, the dialogue, and every way in which it ends."""
+"""A login under way: its delays and its limits, and every way in which it ends early."""
 
 from __future__ import annotations
 
 import pytest
-from twisted.internet.error import ConnectionLost, ConnectionRefusedError, DNSLookupError
-from twisted.internet.error import TimeoutError as ConnectTimeoutError
 from twisted.internet.protocol import Protocol
-from twisted.python.failure import Failure as TwistedFailure
+from twisted.logger import LogEvent
 
 from imapgate.auth.penalties import AT_ONCE
 from imapgate.limits import Limits
 from imapgate.model.failure import Failure
 from imapgate.model.secret import Credentials, Secret
 from imapgate.net import attempt as module
-from imapgate.net.attempt import Client
-from imapgate.net.proxy_protocol import encode_v2
-from imapgate.session.effects import Challenge, Granted, Login
+from imapgate.net.dial import Client
+from imapgate.net.directory import Refusal
+from imapgate.net.pools import Account
+from imapgate.pooling.connection import Terms
+from imapgate.session.effects import Challenge, Failed, Granted, Login
 from tests.net.asking import ALICE, CLIENT, GREETING, LIMITS, OK, PLAIN, RELAYED, Asking
-from tests.net.wires import Wire, bench, drop, logged
+from tests.net.wires import Bench, Wire, bench, drop, logged
 
 
 def test_granted() -> None:
@@ -31,7 +31,7 @@ def test_granted() -> None:
     (answer,) = asking.answers
     assert isinstance(answer, Granted)
     assert answer.link.capabilities == b"IMAP4rev1 IDLE"
-    assert asking.attempt.protocol is protocol
+    assert asking.attempt.lease.protocol is protocol
     assert asking.attempt.user == b"alice"
     assert wire.open
     assert not made.clock.getDelayedCalls()
@@ -40,7 +40,7 @@ def test_granted() -> None:
 
 def test_a37_a_burst_at_one_user() -> None:
     """Of many logins of one user at once only some go on; each that is given up makes room for the next."""
-    made = bench(LIMITS)
+    made = bench(LIMITS, terms=Terms(size=AT_ONCE + 2))
     calls = made.endpoints[0].calls
     attempts = [Asking(made, client=CLIENT._replace(peer=(f"192.0.2.{n}", 1))).start() for n in range(AT_ONCE + 2)]
     assert len(calls) == AT_ONCE
@@ -103,201 +103,68 @@ def test_limit_of_a_user() -> None:
     assert not wire.open
 
 
-@pytest.mark.parametrize(
-    "error", [ConnectionRefusedError(), DNSLookupError("no such name"), OSError(101, "unreachable"), ValueError("odd")]
-)
-def test_f1_refused_tries_the_next_door(error: Exception) -> None:
-    """However an endpoint says no, the next one is tried at once."""
+@pytest.mark.parametrize("says_so", [True, False])
+@pytest.mark.parametrize("step", ["delayed", "connecting", "greeting", "login", "answer held back"])
+def test_a51_cancelled(step: str, says_so: bool) -> None:
+    """A client that has gone hears nothing more, wherever its login stood: no other door is tried, nothing is left."""
     made = bench(LIMITS, doors=2)
+    made.endpoints[0].says_so = says_so
+    if step == "delayed":
+        made.gate.penalties.failed(0.0, None, "alice")
     asking = Asking(made).start()
-    with logged(module) as lines:
-        made.endpoints[0].refuses(error)
-    assert lines == ["info: upstream mail: door0: refused"]
-    protocol, wire = made.endpoints[1].opens(GREETING)
-    assert wire.read() == PLAIN
-    protocol.dataReceived(OK)
-    assert isinstance(asking.answers[0], Granted)
-
-
-def test_f1_all_refused() -> None:
-    """When every door has refused, the answer is the last one's."""
-    made = bench(LIMITS, doors=2)
-    asking = Asking(made).start()
-    made.endpoints[0].refuses(ConnectTimeoutError())
-    made.endpoints[1].refuses()
-    assert asking.failure is Failure.REFUSED
-
-
-def test_f1_silent_doors_take_a_bounded_time() -> None:
-    """A door that does not open in time is given up, and all of them together have a limit of their own."""
-    made = bench(Limits(connect_try=5, connect_total=12), doors=4)
-    asking = Asking(made).start()
-    opened = []
-    for _ in range(12):
-        opened.append([len(endpoint.calls) for endpoint in made.endpoints])
-        assert asking.answers == []
-        made.clock.advance(1)
-    assert opened[4] == [1, 0, 0, 0]
-    assert opened[5] == [1, 1, 0, 0]
-    assert opened[10] == [1, 1, 1, 0]
-    assert made.endpoints[3].calls == []
-    assert [endpoint.cancelled for endpoint in made.endpoints] == [1, 1, 1, 0]
-    assert asking.failure is Failure.TIMED_OUT
+    wires: list[tuple[Protocol, Wire]] = []
+    if step in ("greeting", "login", "answer held back"):
+        wires.append(made.endpoints[0].opens())
+    if step in ("login", "answer held back"):
+        wires[0][0].dataReceived(GREETING)
+    if step == "answer held back":
+        wires[0][0].dataReceived(b"g1 NO no\r\n")
+        drop(*wires[0])
+    asking.attempt.cancel()
+    asking.attempt.cancel()
+    for protocol, wire in wires:
+        assert not wire.open
+        assert wire.disconnected or not wire.connected
+        protocol.dataReceived(OK)
+        drop(protocol, wire)
+    made.clock.pump([60] * 10)
+    assert asking.answers == []
+    assert made.endpoints[0].cancelled == (step == "connecting")
+    assert made.endpoints[1].calls == []
+    assert made.gate.census.log_in("192.0.2.7", b"alice")
     assert not made.clock.getDelayedCalls()
 
 
-def test_f8_bye_in_the_middle_of_a_login() -> None:
-    """A server that greets and then turns the connection away leaves the other doors what is left of the time."""
-    for waited, tried in ((14, 1), (16, 0)):
-        made = bench(Limits(connect_total=15), doors=2)
-        asking = Asking(made).start()
-        protocol, wire = made.endpoints[0].opens(GREETING)
-        made.clock.advance(waited)
-        protocol.dataReceived(b"* BYE going down\r\n")
-        drop(protocol, wire)
-        assert len(made.endpoints[1].calls) == tried
-        if tried:
-            made.clock.advance(1)
-        assert asking.failure is Failure.TIMED_OUT
-
-
-def test_f1_a_server_that_does_not_greet() -> None:
-    """The greeting is part of connecting: a server that accepts and says nothing is given up in the same time."""
-    made = bench(Limits(connect_try=5), doors=2)
-    asking = Asking(made).start()
-    made.clock.advance(3)
-    _, wire = made.endpoints[0].opens()
-    made.clock.advance(2)
-    assert not wire.open
-    made.endpoints[1].refuses()
-    assert asking.failure is Failure.REFUSED
-
-
-def test_a_greeting_while_connecting() -> None:
-    """A greeting that is there before the endpoint says so is not waited for again."""
-    made = bench(LIMITS)
-    asking = Asking(made).start()
-    factory, deferred = made.endpoints[0].calls[0]
-    protocol = factory.buildProtocol(None)  # type: ignore[arg-type]
-    assert isinstance(protocol, Protocol)
-    protocol.makeConnection(Wire())
-    protocol.dataReceived(GREETING)
-    deferred.callback(protocol)
-    protocol.dataReceived(OK)
-    assert isinstance(asking.answers[0], Granted)
-
-
-def test_no_answer_to_the_login() -> None:
-    """A server that has greeted has its own time for the login, and the last word."""
-    made = bench(Limits(connect_try=5, upstream_first_byte=60), doors=2)
-    asking = Asking(made).start()
-    _, wire = made.endpoints[0].opens(GREETING)
-    made.clock.advance(59)
+def test_a51_cancelled_before_it_began() -> None:
+    """Cancelling what was not started does nothing."""
+    asking = Asking(bench(LIMITS))
+    asking.attempt.cancel()
     assert asking.answers == []
-    made.clock.advance(1)
-    assert asking.failure is Failure.TIMED_OUT
-    assert not wire.open
-    assert made.endpoints[1].calls == []
 
 
-def test_f2_no_is_never_tried_elsewhere() -> None:
-    """A server's NO is the answer, and no other server is asked."""
-    made = bench(Limits(failed_login_delays=()), doors=2)
+def test_a51_lost_after_the_answer() -> None:
+    """What a server still says, and its end, after its NO are nobody's concern."""
+    made = bench(Limits(failed_login_delays=()))
     asking = Asking(made).start()
-    made.endpoints[0].opens(GREETING)[0].dataReceived(b"g1 NO [UNAVAILABLE] later\r\n")
-    assert asking.failure is Failure.TEMPORARY
-    assert made.endpoints[1].calls == []
-
-
-def test_f8_bye_as_a_greeting_tries_the_next_door() -> None:
-    """A server that turns the connection away has not had the last word."""
-    made = bench(LIMITS, doors=2)
-    asking = Asking(made).start()
-    made.endpoints[0].opens(b"* BYE full\r\n")
-    made.endpoints[1].opens(b"* BYE full\r\n")
-    assert asking.failure is Failure.BYE
-
-
-@pytest.mark.parametrize(
-    ("greeting", "tried", "failure"),
-    [(b"", [1, 1], Failure.REFUSED), (GREETING, [1, 0], Failure.LOST), (b"what?\r\n", [1, 1], Failure.REFUSED)],
-)
-def test_lost(greeting: bytes, tried: list[int], failure: Failure) -> None:
-    """A connection that ends before a greeting counts as refused; after it, the login has failed."""
-    made = bench(LIMITS, doors=2)
-    asking = Asking(made).start()
-    protocol, wire = made.endpoints[0].opens(greeting)
-    drop(protocol, wire)
-    assert [len(endpoint.calls) for endpoint in made.endpoints] == tried
-    if not made.endpoints[1].calls:
-        assert asking.failure is failure
-        return
-    made.endpoints[1].refuses()
-    assert asking.failure is failure
-
-
-# --- TLS ------------------------------------------------------------------------------------------
-
-
-def test_implicit_tls() -> None:
-    """With implicit TLS the handshake comes first."""
-    made = bench(LIMITS, tls="creator")
-    asking = Asking(made).start()
-    protocol, wire = made.endpoints[0].opens()
-    assert wire.creators == ["creator"]
-    protocol.handshakeCompleted()  # type: ignore[attr-defined]
-    assert wire.read() == b""
-    protocol.dataReceived(GREETING)
-    assert wire.read() == PLAIN
+    protocol, wire = made.endpoints[0].opens(GREETING)
+    protocol.dataReceived(b"g1 NO no\r\n* BYE\r\n")
     protocol.dataReceived(OK)
-    assert isinstance(asking.answers[0], Granted)
-
-
-def test_a7_tls_failure_of_implicit_tls() -> None:
-    """A handshake that fails is told to the operator with its reason, and no octet was sent."""
-    made = bench(LIMITS, tls="creator")
-    asking = Asking(made).start()
-    protocol, wire = made.endpoints[0].opens()
-    with logged(module) as lines:
-        drop(protocol, wire, TwistedFailure(ConnectionLost("certificate verify failed")))
-    assert asking.failure is Failure.TLS
-    assert len(lines) == 2
-    assert lines[0].startswith("info: door0: TLS failed: ")
-    assert "certificate verify failed" in lines[0]
-    assert lines[1] == "info: upstream mail: door0: tls"
-    assert wire.read() == b""
-
-
-def test_starttls() -> None:
-    """With STARTTLS capabilities are asked again after the handshake, and only then comes the login."""
-    made = bench(LIMITS, tls="creator", starttls=True)
-    asking = Asking(made).start()
-    protocol, wire = made.endpoints[0].opens(GREETING)
-    assert wire.read() == b"g1 STARTTLS\r\n"
-    protocol.dataReceived(b"g1 OK go\r\n")
-    assert wire.creators == ["creator"]
-    assert wire.read() == b""
-    protocol.handshakeCompleted()  # type: ignore[attr-defined]
-    assert wire.read() == b"g2 CAPABILITY\r\n"
-    protocol.dataReceived(b"* CAPABILITY IMAP4rev1 AUTH=PLAIN SASL-IR\r\ng2 OK\r\n")
-    assert wire.read() == PLAIN.replace(b"g1", b"g3")
-    protocol.dataReceived(OK.replace(b"g1", b"g3"))
-    assert isinstance(asking.answers[0], Granted)
-
-
-def test_a7_tls_failure_after_starttls() -> None:
-    """A handshake that fails after STARTTLS is the end of the attempt: nothing is tried in clear."""
-    made = bench(LIMITS, doors=2, tls="creator", starttls=True)
-    asking = Asking(made).start()
-    protocol, wire = made.endpoints[0].opens(GREETING)
-    protocol.dataReceived(b"g1 OK go\r\n")
     drop(protocol, wire)
-    assert asking.failure is Failure.TLS
-    assert wire.read() == b"g1 STARTTLS\r\n"
-    assert made.endpoints[1].calls == []
+    assert asking.failure is Failure.CREDENTIALS
 
 
-# --- relaying, and what upstream is told ------------------------------------------------------------
+def test_unexpected_errors_are_contained(critical_events: list[LogEvent], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bug in an attempt is logged with its traceback, and the client gets an answer all the same."""
+    made = bench(LIMITS)
+
+    def broken(*args: object) -> float:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(made.gate.penalties, "admit", broken)
+    asking = Asking(made).start()
+    assert asking.failure is Failure.LOST
+    assert [event["log_failure"].getErrorMessage() for event in critical_events] == ["a bug"]
+    critical_events.clear()
 
 
 def test_relayed_mechanism() -> None:
@@ -317,41 +184,123 @@ def test_relayed_mechanism() -> None:
     assert asking.attempt.user == b""
 
 
+def test_a51_an_answer_to_a_challenge_that_is_too_late() -> None:
+    """A client that cancels when the time was up already has its answer, and gets no second one."""
+    made = bench(LIMITS)
+    asking = Asking(made, RELAYED).start()
+    protocol, _ = made.endpoints[0].opens(GREETING)
+    protocol.dataReceived(b"+ x\r\n")
+    made.clock.advance(60)
+    asking.attempt.respond(Secret(b"*"))
+    assert asking.answers == [Challenge(b"x"), Failed(Failure.TIMED_OUT)]
+
+
+# --- who it is, and where it goes -------------------------------------------------------------------
+
+
+class Answering:
+    """A directory that has one answer."""
+
+    def __init__(self, answer: Account | Refusal) -> None:
+        self.answer = answer
+        self.asked: list[tuple[Client, Login, int]] = []
+
+    async def account(self, client: Client, login: Login, attempt: int) -> Account | Refusal:
+        """Give it."""
+        self.asked.append((client, login, attempt))
+        return self.answer
+
+
+def answering(answer: Account | Refusal, limits: Limits = LIMITS) -> tuple[Bench, Answering]:
+    """A gate whose directory has one answer."""
+    made, directory = bench(limits), Answering(answer)
+    return made._replace(gate=made.gate._replace(directory=directory)), directory  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
-    ("client", "fields"),
+    ("failure", "wait", "held"),
     [
-        (
-            CLIENT,
-            b'"x-originating-ip" "192.0.2.7" "x-originating-port" "50000" "x-connected-ip" "192.0.2.1" '
-            b'"x-connected-port" "143" "x-session-id" "0123456789ab"',
-        ),
-        (
-            Client(None, None, "0123456789ab"),
-            b'"x-originating-ip" "" "x-originating-port" "0" "x-connected-ip" "" "x-connected-port" "0" '
-            b'"x-session-id" "0123456789ab"',
-        ),
+        (Failure.CREDENTIALS, 7.0, 7.0),
+        (Failure.CREDENTIALS, 1.0, 2.0),
+        (Failure.TEMPORARY, 7.0, 7.0),
+        (Failure.UNROUTABLE, 0.0, 0.0),
     ],
 )
-def test_a45_originating_fields(client: Client, fields: bytes) -> None:
-    """A server that is marked for it hears who the client is, and what that said of itself."""
-    made = bench(LIMITS, id_originating=True)
-    Asking(made, ALICE._replace(client_id=((b"name", b"mutt"),)), client).start()
-    protocol, wire = made.endpoints[0].opens(GREETING)
-    assert wire.read() == b'g1 ID (%b "name" "mutt")\r\n' % fields
-    protocol.dataReceived(b"* ID NIL\r\ng1 OK\r\n")
-    assert wire.read() == PLAIN.replace(b"g1", b"g2")
+def test_refused_by_the_directory(failure: Failure, wait: float, held: float) -> None:
+    """An answer is held back for as long as the verifier wants, and a wrong credential no less than it costs here."""
+    made, directory = answering(Refusal(Failed(failure, b"why"), wait))
+    asking = Asking(made).start()
+    assert directory.asked == [(CLIENT, ALICE, 1)]
+    if held:
+        made.clock.advance(held - 0.1)
+        assert asking.answers == []
+        made.clock.advance(0.1)
+    assert asking.answers == [Failed(failure, b"why")]
+    assert len(made.gate.penalties) == 2 * (failure is Failure.CREDENTIALS)
+    assert made.endpoints[0].calls == []
 
 
-def test_a45_no_fields_to_others() -> None:
-    """A server that is not marked hears nothing of the client."""
+def test_a46_a_login_that_came_back() -> None:
+    """A client that is one of the gate's own connections is told that there is no way, and nothing is dialled."""
     made = bench(LIMITS)
-    Asking(made, ALICE._replace(client_id=((b"name", b"mutt"),))).start()
-    assert made.endpoints[0].opens(GREETING)[1].read() == PLAIN
+    Asking(made, client=CLIENT).start()
+    made.endpoints[0].opens()
+    with logged(module) as lines:
+        looping = Asking(made, client=CLIENT._replace(peer=CLIENT.host, host=CLIENT.peer)).start()
+    assert looping.failure is Failure.UNROUTABLE
+    (line,) = lines
+    assert line.startswith("error: a login goes in a circle: ")
+    assert line.endswith("session=0123456789ab")
+    assert len(made.endpoints[0].calls) == 1
 
 
-def test_proxy_header() -> None:
-    """A server that wants a PROXY header gets it before anything else."""
-    made = bench(LIMITS, proxy_protocol=True)
+@pytest.mark.parametrize(("ttl", "dialled"), [(2, 1), (1, 0), (0, 0)])
+def test_a46_a_login_that_went_through_too_many_gates(ttl: int, dialled: int) -> None:
+    """A login that may go through no more gates goes nowhere."""
+    made = bench(LIMITS)
+    with logged(module):
+        asking = Asking(made, ALICE._replace(ttl=ttl)).start()
+    assert len(made.endpoints[0].calls) == dialled
+    assert dialled or asking.failure is Failure.UNROUTABLE
+
+
+def test_the_gates_own_login_is_refused() -> None:
+    """Where the gate has verified the user, upstream's NO is about the gate: the log says so, and nobody is held up."""
+    account = Account(bench().upstream, b"alice", ALICE, digest=b"", generation=1)
+    made, directory = answering(account)
+    account.upstream = made.upstream
+    asking = Asking(made).start()
+    with logged(module) as lines:
+        made.endpoints[0].opens(GREETING)[0].dataReceived(b"g1 NO no\r\n")
+    assert asking.failure is Failure.TEMPORARY
+    (line,) = lines
+    assert line.startswith("error: upstream mail refuses the gate's own login for a user that it has verified: ")
+    assert len(made.gate.penalties) == 0
+    assert directory.answer is account
+
+
+def test_no_connection_came_free() -> None:
+    """A login that waits for too long for one of its user's connections is told that all are in use."""
+    made = bench(Limits(), terms=Terms(size=1, wait=10))
     Asking(made).start()
-    _, wire = made.endpoints[0].opens()
-    assert wire.read() == encode_v2(CLIENT.peer, CLIENT.host)
+    made.endpoints[0].opens(GREETING)[0].dataReceived(OK)
+    asking = Asking(made).start()
+    made.clock.advance(10)
+    made.pools.ticked()
+    assert asking.failure is Failure.BUSY
+    assert len(made.gate.penalties) == 0
+
+
+def test_a51_cancelled_while_it_waits_for_its_users_connection() -> None:
+    """A login that is given up while it waits is lent nothing when a connection comes free."""
+    made = bench(Limits(), terms=Terms(size=1))
+    first = Asking(made).start()
+    protocol, wire = made.endpoints[0].opens(GREETING)
+    protocol.dataReceived(OK)
+    second = Asking(made).start()
+    second.attempt.cancel()
+    first.attempt.lease.destroy()
+    drop(protocol, wire)
+    assert second.answers == []
+    assert made.stages() == []
+    assert made.pools.book.waiting == 0

@@ -65,3 +65,18 @@ def test_every_table_empties() -> None:
     assert census.clients == 0
     assert not census._addresses
     assert not census._users
+
+
+def test_configure() -> None:
+    """A reload changes how many may come in from now on; those who are there stay, and are counted."""
+    census = Census(LIMITS, 100)
+    for _ in range(2):
+        census.enter("192.0.2.1")
+        census.log_in("192.0.2.1", b"alice")
+    census.configure(Limits(connections_per_address=3, connections_per_user_address=3), 4)
+    assert [census.enter("192.0.2.1") for _ in range(2)] == [True, False]
+    assert [census.log_in("192.0.2.1", b"alice") for _ in range(2)] == [True, False]
+    assert [census.enter(None) for _ in range(2)] == [True, False]
+    census.configure(LIMITS, 1)
+    assert census.clients == 4
+    assert not census.enter(None)

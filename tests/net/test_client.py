@@ -55,7 +55,7 @@ def test_interfaces() -> None:
 )
 def test_a44_trustworthy(peer: IAddress, header: Header | None, trusted: bool) -> None:
     """A login without TLS is allowed where nobody can listen, and a balancer's own connection says nothing of that."""
-    session = Session(Door(None, False, False), peer=peer)
+    session = Session(Door("public", None, False, False), peer=peer)
     if header is not None:
         session.wire.proxy_header = header  # type: ignore[attr-defined]
     assert trustworthy(session.wire) is trusted
@@ -294,11 +294,12 @@ def test_a42_lost_while_full(who: str) -> None:
 
 
 def test_a43_held_by_the_core() -> None:
-    """The core holds the client while it waits for an answer, and what comes meanwhile is not lost."""
+    """While an answer is awaited the client is read from once more, and held; what comes meanwhile is not lost."""
     session = Session().connected()
     session.says(LOGIN)
-    assert session.wire.paused
+    assert not session.wire.paused  # that it goes away would not be noticed
     session.says(b"b NOOP\r\n")
+    assert session.wire.paused
     session.upstream, session.upstream_wire = session.made.endpoints[0].opens(UPSTREAM_GREETING)
     session.upstream_wire.clear()
     session.upstream.dataReceived(OK)

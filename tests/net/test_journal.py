@@ -12,8 +12,8 @@ from twisted.internet.task import Clock
 from imapgate.limits import DEFAULTS
 from imapgate.model.failure import Failure
 from imapgate.net import journal as module
-from imapgate.net.attempt import Client
-from imapgate.net.journal import Journal, Trace, quoted
+from imapgate.net.dial import Client
+from imapgate.net.journal import Journal, Tap, Trace, printable, quoted
 from imapgate.session.effects import LoggedIn, LoginFailed, Side, Traced, Violation
 from imapgate.session.session import ClientSession
 from tests.net.wires import logged
@@ -48,8 +48,11 @@ LOCAL = Client(None, None, "0123456789ab")
         ),
     ],
 )
-def test_report(client: Client, event: LoggedIn | LoginFailed | Violation, line: str) -> None:
+def test_report(
+    client: Client, event: LoggedIn | LoginFailed | Violation, line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What the core reports is one line in a stable form."""
+    monkeypatch.setattr(module, "DEBUG", True)
     with logged(module) as lines:
         Journal().report(client, event)
     assert lines == [line]
@@ -62,11 +65,22 @@ def test_report(client: Client, event: LoggedIn | LoginFailed | Violation, line:
         (LOCAL, "TLSv1.3 X", 'debug: client connected: address=unix tls="TLSv1.3 X" session=0123456789ab'),
     ],
 )
-def test_connected(client: Client, tls: str | None, line: str) -> None:
+def test_connected(client: Client, tls: str | None, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that comes is a line at debug level."""
+    monkeypatch.setattr(module, "DEBUG", True)
     with logged(module) as lines:
         Journal().connected(client, tls)
     assert lines == [line]
+
+
+def test_nobody_hears_debug(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What nobody hears is not put together; what is above that level is said."""
+    monkeypatch.setattr(module, "DEBUG", False)
+    with logged(module) as lines:
+        Journal().connected(CLIENT, None)
+        Journal().report(CLIENT, LoggedIn(b"alice", b"PLAIN"))
+        Journal().report(CLIENT, Violation(Side.CLIENT, "odd"))
+    assert [line.partition(":")[0] for line in lines] == ["info"]
 
 
 @pytest.mark.parametrize(("client", "where"), [(CLIENT, "192.0.2.7"), (LOCAL, "unix")])
@@ -82,17 +96,18 @@ def test_ended(client: Client, where: str) -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    "user",
-    [
-        b'a" address=198.51.100.1 x="',
-        b"a\r\nlogin failed: user=",
-        b"\x1b[2Ja\0",
-        b"\xff\xfe",
-        "jürgen\u2028x".encode(),
-        b"{user}",
-    ],
-)
+ODD = [
+    b'a" address=198.51.100.1 x="',
+    b"a\r\nlogin failed: user=",
+    b"\x1b[2Ja\0",
+    b"\xff\xfe",
+    "jürgen\u2028x".encode(),
+    b"{user}",
+    b"{0.__class__} %s",
+]
+
+
+@pytest.mark.parametrize("user", ODD)
 def test_a39_user_names_forge_nothing(user: bytes) -> None:
     """Whatever a client calls itself is one JSON string of printable ASCII, and the line keeps its fields."""
     with logged(module) as lines:
@@ -109,6 +124,20 @@ def test_a39_user_names_forge_nothing(user: bytes) -> None:
     assert quoted(user) == found[1]
 
 
+@pytest.mark.parametrize("user", ODD)
+def test_a39_user_names_forge_nothing_at_the_end(user: bytes) -> None:
+    """The same holds for the one line of every session."""
+    session = ClientSession(DEFAULTS)
+    session.user, session.reason = user, "logout"
+    with logged(module) as lines:
+        Journal().ended(CLIENT, session, 1.0, (1, 2))
+    assert lines == [
+        f'info: session ended: user={quoted(user)} address=192.0.2.7 reason="logout" seconds=1.0 in=1 out=2 commands=0 '
+        "session=0123456789ab"
+    ]
+    assert lines[0].isprintable()
+
+
 class Tracing:
     """A trace into a folder of the test's own."""
 
@@ -120,7 +149,7 @@ class Tracing:
 
     def say(self, text: bytes, side: Side = Side.CLIENT) -> None:
         """Trace a line."""
-        self.journal.report(CLIENT, Traced(side, text))
+        self.journal.report(CLIENT, Traced(side, text), b"alice")
 
     def lines(self) -> list[str]:
         """What stands in the file."""
@@ -195,3 +224,65 @@ def test_a_trace_that_cannot_be_written_harms_no_session(tracing: Tracing, fault
     assert line.startswith("error: the trace is given up: ")
     assert not tracing.journal.wants_trace(b"alice")
     assert not tracing.file.with_suffix(".elsewhere").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (b"a FETCH 1 BODY[]", "a FETCH 1 BODY[]"),
+        (b"\x00\t\r\n\x1b[2J\x7f", "\\x00\\x09\\x0d\\x0a\\x1b[2J\\x7f"),
+        ("jürgen\u2028".encode(), "j\\xc3\\xbcrgen\\xe2\\x80\\xa8"),
+        (b"{user} %s", "{user} %s"),
+    ],
+)
+def test_a39_printable(text: bytes, shown: str) -> None:
+    """A traced line is ASCII, and nothing in it moves a terminal's cursor or begins another line."""
+    assert printable(text) == shown
+    assert printable(text).isprintable()
+
+
+class Watching:
+    """Somebody who watches a user."""
+
+    def __init__(self, user: bytes) -> None:
+        self.rows: list[dict[str, str | int | float | None]] = []
+        self.tap = Tap(user, self.rows.append)
+
+
+def test_taps() -> None:
+    """Each line of a user's sessions goes to all who watch that user, as a row, and to nobody else."""
+    alice, again, bob = Watching(b"alice"), Watching(b"alice"), Watching(b"bob")
+    journal = Journal(taps=[watching.tap for watching in (alice, again, bob)])
+    assert [journal.wants_trace(user) for user in (b"alice", b"bob", b"carol", b"")] == [True, True, False, False]
+    journal.report(CLIENT, Traced(Side.CLIENT, b"a NOOP"), b"alice")
+    journal.report(CLIENT, Traced(Side.UPSTREAM, b"* \x1b OK"), b"alice")
+    journal.report(CLIENT, LoggedIn(b"bob", b"PLAIN"), b"bob")
+    assert alice.rows == [
+        {"session": "0123456789ab", "side": "client", "line": "a NOOP"},
+        {"session": "0123456789ab", "side": "upstream", "line": "* \\x1b OK"},
+    ]
+    assert again.rows == alice.rows
+    assert bob.rows == []
+
+
+def test_taps_and_a_trace(tracing: Tracing) -> None:
+    """A tap of another user writes nothing to the trace, and a trace that is given up ends no tap."""
+    bob = Watching(b"bob")
+    tracing.journal.taps.append(bob.tap)
+    tracing.journal.report(CLIENT, Traced(Side.CLIENT, b"x"), b"bob")
+    assert not tracing.file.exists()
+    tracing.file.mkdir()
+    with logged(module):
+        tracing.say(b"y")
+    tracing.journal.report(CLIENT, Traced(Side.CLIENT, b"z"), b"bob")
+    assert [row["line"] for row in bob.rows] == ["x", "z"]
+    tracing.journal.taps.remove(bob.tap)
+    assert not tracing.journal.wants_trace(b"bob")
+
+
+def test_the_next_journal_has_the_same_taps() -> None:
+    """Who watches goes on watching when a reload makes another journal."""
+    taps: list[Tap] = []
+    earlier, later = Journal(taps=taps), Journal(taps=taps)
+    earlier.taps.append(Watching(b"alice").tap)
+    assert later.wants_trace(b"alice")

@@ -13,13 +13,14 @@ from imapgate.net.listen import ClientFactory, TurnedAway
 from imapgate.net.upstream import CLOSE_SECONDS
 from tests.net.wires import Bench, Wire, bench, connect, drop, logged
 
-DOOR = Door(None, False, False)
+DOOR = Door("public", None, False, False)
 
 
-def factory(*, clients: int = 100, implicit: bool = False) -> tuple[Bench, ClientFactory]:
+def factory(*, clients: int = 100, implicit: bool = False) -> tuple[Bench, ClientFactory, set[ClientProtocol]]:
     """A listener's factory."""
     made = bench(Limits(connections_per_address=1), clients=clients)
-    return made, ClientFactory(made.gate, DOOR._replace(implicit=implicit))
+    sessions: set[ClientProtocol] = set()
+    return made, ClientFactory(made.gate, DOOR._replace(implicit=implicit), sessions), sessions
 
 
 @pytest.mark.parametrize(
@@ -33,10 +34,10 @@ def factory(*, clients: int = 100, implicit: bool = False) -> tuple[Bench, Clien
 )
 def test_clients_are_counted_in_and_out(end: IAddress | None, address: str | None) -> None:
     """Each client has a protocol and a session's name of its own, is counted from its address, and goes again."""
-    made, clients = factory()
+    made, clients, sessions = factory()
     protocol = clients.buildProtocol(end)
     assert isinstance(protocol, ClientProtocol)
-    assert clients.sessions == {protocol}
+    assert sessions == {protocol}
     assert protocol.address == address
     assert len(protocol.client.session) == 12
     assert made.gate.census.clients == 1
@@ -44,7 +45,7 @@ def test_clients_are_counted_in_and_out(end: IAddress | None, address: str | Non
     assert isinstance(other, ClientProtocol)
     assert other.client.session != protocol.client.session
     drop(protocol, connect(protocol, Wire()))
-    assert clients.sessions == {other}
+    assert sessions == {other}
     assert made.gate.census.clients == 1
     assert isinstance(clients.buildProtocol(end), ClientProtocol)
 
@@ -52,7 +53,7 @@ def test_clients_are_counted_in_and_out(end: IAddress | None, address: str | Non
 @pytest.mark.parametrize(("implicit", "said"), [(False, b"* BYE [LIMIT] Too many connections\r\n"), (True, b"")])
 def test_f18_one_too_many(implicit: bool, said: bytes) -> None:
     """A client that is one too many is told so where it can read it, and closed in bounded time."""
-    made, clients = factory(clients=0, implicit=implicit)
+    made, clients, sessions = factory(clients=0, implicit=implicit)
     with logged(module) as lines:
         protocol = clients.buildProtocol(IPv4Address("TCP", "192.0.2.7", 1))
         local = clients.buildProtocol(UNIXAddress(None))
@@ -72,12 +73,12 @@ def test_f18_one_too_many(implicit: bool, said: bytes) -> None:
     drop(protocol, wire)
     assert not made.clock.getDelayedCalls()
     assert made.gate.census.clients == 0
-    assert not clients.sessions
+    assert not sessions
 
 
 def test_one_address_too_often() -> None:
     """An address that has its connections is turned away, and another is not."""
-    _, clients = factory()
+    _, clients, _ = factory()
     first, again, other = (clients.buildProtocol(IPv4Address("TCP", f"192.0.2.{end}", 1)) for end in (7, 7, 8))
     assert isinstance(first, ClientProtocol)
     assert isinstance(again, TurnedAway)

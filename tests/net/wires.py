@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -18,17 +18,26 @@ from twisted.python.failure import Failure
 from zope.interface import directlyProvides, implementer, provider
 
 from imapgate.auth.penalties import Penalties
+from imapgate.auth.proofs import Proofs
 from imapgate.limits import DEFAULTS, Limits
 from imapgate.model.commands import COMMANDS
-from imapgate.net.attempt import Upstream
+from imapgate.model.pool_mode import PoolMode
 from imapgate.net.census import Census
 from imapgate.net.client import Gate
+from imapgate.net.dial import Upstream
+from imapgate.net.directory import Directory, Moves
 from imapgate.net.journal import Journal, Trace
+from imapgate.net.pools import Pools
 from imapgate.net.upstream import Door
+from imapgate.pooling.book import Book
+from imapgate.pooling.connection import Terms
+from imapgate.routing.endpoints import Endpoints
+from imapgate.routing.rules import Router
 
 CLIENT = IPv4Address("TCP", "192.0.2.7", 50_000)
 LOCAL = IPv4Address("TCP", "192.0.2.1", 143)
 DONE = Failure(ConnectionDone())
+TERMS = Terms()
 
 
 class Wire(StringTransport):
@@ -133,6 +142,16 @@ class Endpoint:
         self.calls[-1][1].errback(Failure(error or ConnectionRefusedError()))
 
 
+class InOrder(Endpoints):
+    """Endpoints of which every user prefers the first."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        super().__init__(names, lambda: 0.5)
+
+    def _preferred(self, user: str) -> list[int]:
+        return list(range(len(self._endpoints)))
+
+
 class Bench(NamedTuple):
     """A gate with everything that a test wants to look at."""
 
@@ -140,6 +159,15 @@ class Bench(NamedTuple):
     clock: Clock
     upstream: Upstream
     endpoints: list[Endpoint]
+
+    @property
+    def pools(self) -> Pools:
+        """The upstream connections."""
+        return self.gate.pools
+
+    def stages(self) -> list[str]:
+        """The stage of every upstream connection."""
+        return [connection.stage.value for connection in self.gate.pools.book._connections]
 
 
 def bench(
@@ -152,21 +180,34 @@ def bench(
     proxy_protocol: bool = False,
     id_originating: bool = False,
     trace: Trace | None = None,
+    mode: PoolMode = PoolMode.SESSION,
+    terms: Terms = TERMS,
+    alone: bool = False,
+    cache: float = 0.0,
 ) -> Bench:
-    """A gate in front of an upstream that has so many doors."""
+    """A gate in front of an upstream that has so many doors; ``cache``: seconds for which a proof is good."""
     clock = Clock()
     endpoints = [Endpoint() for _ in range(doors)]
+    entrances = [Door(f"door{number}", endpoint, tls, starttls) for number, endpoint in enumerate(endpoints)]  # type: ignore[arg-type]
     upstream = Upstream(
         "mail",
-        [Door(f"door{number}", endpoint, tls, starttls) for number, endpoint in enumerate(endpoints)],  # type: ignore[arg-type]
+        entrances,
+        InOrder([door.name for door in entrances]),
         proxy_protocol=proxy_protocol,
         id_originating=id_originating,
+        mode=mode,
+        terms=terms,
+        alone=alone,
     )
+    proofs = Proofs(b"key", cache)
+    pools = Pools(Book(100, lambda: 0.5), proofs, limits, clock)
+    router = Router([], "mail", frozenset(["mail"]), lambda name: True)
     gate = Gate(
         clock,
         limits,
         COMMANDS,
-        upstream,
+        Directory(limits, router, {"mail": upstream}, proofs, Moves(), clock, clock.seconds),
+        pools,
         Penalties(limits.failed_login_delays),
         Census(limits, clients),
         Journal(trace),
