@@ -34,6 +34,8 @@ MAIL = os.path.join(ROOT, "mail")
 PORTS = {
     "direct": (BACKEND, BACKEND_TLS),
     "imapgate": (19143, 19993),
+    "imapgate-pool": (19144, 19994),
+    "imapgate-pool-log": (19145, 19995),
     "dovecot": (21143, 21993),
     "nginx": (22143, 22993),
     "perdition": (23143, 23993),
@@ -247,10 +249,10 @@ ipversion_only 4
 """)
 
 
-def conf_imapgate(**limits):
-    """The gate as it is by default, but for bounds that a load from one address must pass."""
-    dr = d("imapgate")
-    p, t = PORTS["imapgate"]
+def conf_imapgate(name="imapgate", cache="0s", **limits):
+    """The gate as it is by default, but for bounds that a load from one address must pass; cache: credential_cache."""
+    dr = d(name)
+    p, t = PORTS[name]
     bounds = {"connections_per_address": 100_000, "connections_per_user_address": 100_000, **limits}
     return put(f"{dr}/imapgate.toml", f"""
 [[listener]]
@@ -265,17 +267,20 @@ certificates = [{{ certificate = "{ROOT}/tls/cert.pem", private_key = "{ROOT}/tl
 [upstream.backend]
 endpoints = ["tcp:127.0.0.1:{BACKEND}"]
 tls = "none"
+pool_size = 1000
+pool_keep = 10
 
 [auth]
 mode = "pass"
+credential_cache = "{cache}"
 
 [limits]
 """ + "".join(f"{k} = {v}\n" for k, v in bounds.items()))
 
 
-def imapgate_cmd():
+def imapgate_cmd(*which):
     return [os.path.join(VENV, "bin/twistd"), "-n", "--pidfile=", *os.environ.get("BENCH_TWISTD", "").split(),
-            "imapgate", "--config", conf_imapgate()]
+            "imapgate", "--config", conf_imapgate(*which)]
 
 
 def perdition_cmd(tls):
@@ -307,6 +312,9 @@ def relay(mode, reactor, name, *extra):
 COMMANDS = {
     "direct": lambda: [["dovecot", "-F", "-c", conf_backend()]],
     "imapgate": lambda: [imapgate_cmd()],
+    # like the other pools here, without a log line for each session
+    "imapgate-pool": lambda: [["env", "IMAPGATE_LOG_LEVEL=warn", *imapgate_cmd("imapgate-pool", "60s")]],
+    "imapgate-pool-log": lambda: [imapgate_cmd("imapgate-pool-log", "60s")],
     "dovecot": lambda: [["dovecot", "-F", "-c", conf_dovecot()]],
     "nginx": lambda: [["nginx", "-c", conf_nginx(), "-p", d("nginx"), "-g", "daemon off;"]],
     "perdition": lambda: [perdition_cmd(False), perdition_cmd(True)],
