@@ -6,6 +6,8 @@ What a directive looks for and does not find stops the build.
 from __future__ import annotations
 
 import ast
+import contextlib
+import io
 import os
 import re
 import tomllib
@@ -22,14 +24,17 @@ from sphinx.util.docutils import SphinxDirective
 from statecharts import draw
 
 import imapgate
+from imapgate.admin import ctl, operator
 from imapgate.model import capability
 from imapgate.model.commands import COMMANDS, KINDS, Changes, Rule, When
 from imapgate.model.failure import ANSWERS, LOST_SESSION, Failure
+from imapgate.net import journal
 from imapgate.session import states
 
 PACKAGE = Path(imapgate.__file__).parent
 TESTS = PACKAGE.parent / "tests"
 THREATS = Path(__file__).parent.parent / "threats.toml"
+CTL = Path(__file__).parent.parent / "ctl.toml"
 Cell = str | Sequence[nodes.Node]
 
 
@@ -136,6 +141,21 @@ class EveryFailure(_Directive):
         return self.parse_content_to_nodes()
 
 
+class EveryBye(_Directive):
+    """Its content, once it is seen that its lines are the gate's, and that none of a session's is missing."""
+
+    has_content = True
+
+    def run(self) -> list[nodes.Node]:
+        told = set(re.findall(r"``\* BYE (.*?)``", "\n".join(self.content)))
+        sources = [PACKAGE / "operating.py", *(PACKAGE / "session").glob("*.py")]
+        source = "\n".join(path.read_text() for path in sources)
+        said = set(re.findall(r'_BYE % b"(.*?)"', source))
+        if wrong := sorted(said - told | {text for text in told if text not in source}):
+            raise ExtensionError(f"{self.env.docname}: not as the source has it: {', '.join(wrong)}")
+        return self.parse_content_to_nodes()
+
+
 # --- commands and capabilities ----------------------------------------------------------------------------------------
 
 
@@ -198,6 +218,10 @@ class LogCall(NamedTuple):
     module: str
 
 
+_READY_MADE = {"{line}": journal.ENDED, "{text}": "{file}: {fault}; the table stays as it was"}
+"""What lines say that are put together before they reach the logger: by the journal, and by a table of users."""
+
+
 def log_calls() -> Iterator[LogCall]:
     """Every text that the gate logs, as its source has it."""
     for path in sorted(PACKAGE.rglob("*.py")):
@@ -211,7 +235,8 @@ def log_calls() -> Iterator[LogCall]:
                 and node.args
                 and isinstance(node.args[0], ast.Constant)
             ):
-                yield LogCall(node.func.attr, str(node.args[0].value), module)
+                text = str(node.args[0].value)
+                yield LogCall(node.func.attr, _READY_MADE.get(text, text), module)
 
 
 class LogLine(_Directive):
@@ -261,11 +286,8 @@ class LogLines(_Directive):
     """Every other line of the log."""
 
     def run(self) -> list[nodes.Node]:
-        calls = sorted(set(log_calls()), key=lambda call: (_LEVELS[call.level], call.text))
-        rows = [
-            ([nodes.Text("critical" if call.level == "failure" else call.level)], [literal(call.text)])
-            for call in calls
-        ]
+        lines = {(_LEVELS[call.level], call.level.replace("failure", "critical"), call.text) for call in log_calls()}
+        rows = [([nodes.Text(level)], [literal(text)]) for _, level, text in sorted(lines)]
         return [self.table(("level", "text"), rows, (14, 86))]
 
 
@@ -305,6 +327,58 @@ class CommandHelp(_Directive):
         lines = str(Options()).strip().splitlines()
         usage = ["Usage: twistd [options] imapgate", "         " + Options.synopsis]
         return "\n".join([*usage, *lines[1:]])
+
+
+# --- imapgate ctl -----------------------------------------------------------------------------------------------------
+
+
+class CtlCommands(_Directive):
+    """``.. ctl-commands:: reading`` or ``changing``: a section for each command, with what ``ctl.toml`` knows of it."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        with CTL.open("rb") as file:
+            known = tomllib.load(file)
+        if known.keys() != operator.COMMANDS.keys():
+            raise ExtensionError(f"docs/ctl.toml: has {', '.join(known)}; there are {', '.join(operator.COMMANDS)}")
+        changes = {"reading": False, "changing": True}[self.arguments[0]]
+        return [
+            self._section(command, **known[name])
+            for name, command in operator.COMMANDS.items()
+            if command.changes is changes
+        ]
+
+    def _section(
+        self, command: operator.Command, rows: list[operator.Row], columns: dict[str, str], words: str | None = None
+    ) -> nodes.section:
+        name = command.name
+        shown = {column for row in rows for column in row}
+        if shown != columns.keys():
+            raise ExtensionError(f"docs/ctl.toml: {name}: the rows have {shown}, the columns are {list(columns)}")
+        rows = [{column: row.get(column) for column in columns} for row in rows]
+        section = nodes.section("", nodes.title("", name), ids=[f"ctl-{name}"], names=[f"ctl {name}"])
+        section += self.parse_text_to_nodes(f"{command.help[0].upper()}{command.help[1:]}.")
+        if command.arguments:
+            arguments = [([literal(self._form(argument))], argument.help) for argument in command.arguments]
+            section += self.table(("argument", ""), arguments, (25, 75))
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out):
+            ctl.show(command, iter(rows), as_json=False)
+        text = f"$ imapgate ctl {words or name}\n{out.getvalue()}".rstrip()
+        section += nodes.literal_block(text, text, language="none")
+        section += self.table(
+            ("column", "what it is"), [([literal(column)], means) for column, means in columns.items()], (25, 75)
+        )
+        return section
+
+    def _form(self, argument: operator.Argument) -> str:
+        return {
+            operator.Kind.WORD: argument.name.upper(),
+            operator.Kind.OPTIONAL: f"[{argument.name.upper()}]",
+            operator.Kind.SECONDS: f"--{argument.name} N",
+            operator.Kind.FLAG: f"--{argument.name}",
+        }[argument.kind]
 
 
 # --- threats, differences ---------------------------------------------------------------------------------------------
@@ -373,10 +447,14 @@ class ParityDifferences(_Directive):
 # --- modules ----------------------------------------------------------------------------------------------------------
 
 _FLOORS = (
-    ("", ("tap", "service", "config", "cli", "demo", "__main__")),
+    ("", ("__main__", "cli", "tap", "service", "demo", "probing", "operating", "assembly")),
+    ("config", ()),
+    ("admin", ()),
     ("net", ()),
     ("auth", ()),
+    ("routing", ()),
     ("session", ()),
+    ("pooling", ()),
     ("model", ()),
     ("wire", ()),
     ("", ("errors", "limits")),
@@ -413,6 +491,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("client-answers", ClientAnswers)
     app.add_directive("lost-sessions", LostSessions)
     app.add_directive("every-failure", EveryFailure)
+    app.add_directive("every-bye", EveryBye)
     app.add_directive("threats", Threats)
     app.add_directive("parity-differences", ParityDifferences)
     app.add_directive("command-table", CommandTable)
@@ -421,6 +500,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("log-lines", LogLines)
     app.add_directive("session-reasons", SessionReasons)
     app.add_directive("command-help", CommandHelp)
+    app.add_directive("ctl-commands", CtlCommands)
     app.add_directive("module-map", ModuleMap)
     app.connect("builder-inited", _depend)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

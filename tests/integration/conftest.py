@@ -72,6 +72,13 @@ def dovecot(start_server: Callable[[str], Server]) -> Dovecot:
 
 
 @pytest.fixture(scope="session")
+def other_dovecot(authority: CertificateAuthority) -> Iterator[Dovecot]:
+    """A second Dovecot, with other users and other mail, and with a master user."""
+    with Dovecot(authority, masters={"gate": "master's password"}) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
 def cyrus(start_server: Callable[[str], Server]) -> Cyrus:
     """The run's Cyrus."""
     server = start_server("cyrus")

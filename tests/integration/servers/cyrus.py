@@ -19,6 +19,8 @@ from tests.integration.wire import connect, quoted
 
 ROOT = PEERS / "cyrus"
 ADMINISTRATOR = "cyradmin"
+PROXY = "cyrproxy"
+"""Logs in as anybody, by an authorisation identity."""
 MECHANISMS = "PLAIN LOGIN CRAM-MD5 DIGEST-MD5 SCRAM-SHA-1 SCRAM-SHA-256"
 
 _SERVICES = """
@@ -44,6 +46,7 @@ partition-default: {directory}/mail
 servername: localhost
 cyrus_user: {account}
 admins: {administrator}
+proxyservers: {proxy}
 altnamespace: yes
 unixhierarchysep: yes
 autocreate_quota: 0
@@ -108,6 +111,7 @@ class Cyrus(Server):
             "tls_port": self.tls_port,
             "account": pwd.getpwuid(os.getuid()).pw_name,
             "administrator": ADMINISTRATOR,
+            "proxy": PROXY,
             "mechanisms": self.mechanisms,
             "certificate": self.cert_file,
             "key": self.key_file,
@@ -118,6 +122,7 @@ class Cyrus(Server):
         with self._database() as database:
             database.execute("CREATE TABLE IF NOT EXISTS users (name TEXT PRIMARY KEY, password TEXT)")
         self.add_user(ADMINISTRATOR, "administrator's password")
+        self.add_user(PROXY, "proxy's password")
 
     def _commands(self) -> list[list[str]]:
         directory = str(self.directory)

@@ -12,7 +12,10 @@ import pwd
 import re
 import shutil
 import time
+from collections.abc import Mapping
 from pathlib import Path
+
+import bcrypt
 
 from tests.integration.servers.authority import CertificateAuthority
 from tests.integration.servers.base import Server, free_port
@@ -50,6 +53,7 @@ default_vsz_limit = 2G
 default_client_limit = 5000
 default_process_limit = 2000
 
+{masters}
 passdb {{
   driver = oauth2
   mechanisms = xoauth2 oauthbearer
@@ -132,6 +136,19 @@ key passdb {{
 passdb_objects = passdb
 """
 
+_MASTERS = """
+auth_master_user_separator = *
+passdb {{
+  driver = passwd-file
+  args = {directory}/masters
+  master = yes
+}}
+plugin {{
+  # Else the acl plugin looks up what the master user may do in the user's mailboxes.
+  acl_user = %u
+}}
+"""
+
 _OAUTH2 = """
 introspection_mode = local
 local_validation_key_dict = fs:posix:prefix={directory}/keys/
@@ -143,10 +160,15 @@ def _encoded(value: bytes) -> bytes:
     return base64.urlsafe_b64encode(value).rstrip(b"=")
 
 
+def _hashed(password: str) -> str:
+    return "{BLF-CRYPT}" + bcrypt.hashpw(password.encode(), bcrypt.gensalt(4)).decode().replace("$2b$", "$2y$", 1)
+
+
 class Dovecot(Server):
     """Dovecot 2.3; `trusted` is its login_trusted_networks: from there `ID x-originating-ip` is believed.
 
-    `haproxy_port` expects a PROXY header (v1 or v2). `extra` is added to the configuration's end.
+    `haproxy_port` expects a PROXY header (v1 or v2). `masters` maps master users, who log in as `user*master` or by an
+    authorisation identity, to their passwords. `extra` is added to the configuration's end.
     """
 
     name = "dovecot"
@@ -157,6 +179,7 @@ class Dovecot(Server):
         *,
         trusted: str = "127.0.0.0/8",
         mechanisms: str = MECHANISMS,
+        masters: Mapping[str, str] | None = None,
         extra: str = "",
     ) -> None:
         """Take ports and a folder; nothing runs before `start()`."""
@@ -164,6 +187,7 @@ class Dovecot(Server):
         self.haproxy_port = free_port()
         self.trusted = trusted
         self.mechanisms = mechanisms
+        self.masters = dict(masters or {})
         self.extra = extra
 
     def _ports(self) -> list[int]:
@@ -184,6 +208,10 @@ class Dovecot(Server):
         (self.directory / "keys/default/HS256/default").write_bytes(base64.b64encode(_TOKEN_KEY))
         (self.directory / "oauth2.conf").write_text(_OAUTH2.format(directory=self.directory))
         (self.directory / "dict.conf").write_text(_DICT.format(directory=self.directory))
+        rows = [
+            f"{name}:{_hashed(password)}::::::allow_real_nets={self.host}\n" for name, password in self.masters.items()
+        ]
+        (self.directory / "masters").write_text("".join(rows))
         no_chroot = "" if as_root else "chroot ="
         text = _CONFIGURATION.format(
             host=self.host,
@@ -199,6 +227,7 @@ class Dovecot(Server):
             key=self.key_file,
             mechanisms=self.mechanisms,
             trusted=self.trusted,
+            masters=_MASTERS.format(directory=self.directory) if self.masters else "",
             login_chroot=no_chroot,
             anvil_chroot=no_chroot,
             extra=self.extra,
