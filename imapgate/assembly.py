@@ -33,11 +33,11 @@ from imapgate.auth.web import persistent_agent
 from imapgate.config import types
 from imapgate.config.types import AuthMode, ClientEndpoint, Configuration, Tls
 from imapgate.limits import Limits
+from imapgate.log import log
 from imapgate.model.secret import Secret
 from imapgate.net.dial import Upstream
 from imapgate.net.directory import Directory, Moves
 from imapgate.net.eager import EagerReactor
-from imapgate.net.log import log
 from imapgate.net.tls import client_creator
 from imapgate.net.upstream import Door
 from imapgate.pooling.connection import Terms

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 from imapgate import __version__
 from imapgate.admin.operator import Refused, Row
 from imapgate.errors import ConfigurationError
+from imapgate.log import log
 from imapgate.net.client import ClientProtocol
 from imapgate.net.dial import Upstream
 from imapgate.net.journal import Tap
-from imapgate.net.log import log
 from imapgate.pooling.book import COUNTED
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class GateOperator:
         return rows
 
     def _users(self) -> Sequence[Row]:
-        sessions = Counter(each.session.user for each in self._service.sessions if each.account is not None)
+        sessions = Counter(each.name for each in self._service.sessions if each.account is not None)
         connections: Counter[bytes] = Counter()
         for row in self._service.gate.pools.book.rows():
             connections[row.user] += row.total
@@ -86,7 +86,7 @@ class GateOperator:
         return [
             {
                 "session": each.client.session,
-                "user": _name(each.session.user),
+                "user": _name(each.name),
                 "upstream": each.account.upstream.name,
                 "reason": each.session.pinned,
             }
@@ -131,7 +131,7 @@ class GateOperator:
 
     async def _kick(self, arguments: Mapping[str, str]) -> Sequence[Row]:
         who = arguments["who"]
-        chosen = [each for each in self._sorted() if who in (_name(each.session.user), each.client.session)]
+        chosen = [each for each in self._sorted() if who in (_name(each.name), each.client.session)]
         for session in chosen:
             session.stop(_KICKED)
         if not chosen:
@@ -154,8 +154,8 @@ class GateOperator:
         chosen = self._chosen(arguments)
         rows = [self._paused(upstream) for upstream in chosen]
         names = [upstream.name for upstream in chosen]  # of an earlier configuration's, too
-        mine = [each for each in self._sorted() if each.account is not None and each.account.upstream.name in names]
-        ended = Counter(each.account.upstream.name for each in mine if each.account is not None)
+        mine = [each for each in self._sorted() if each.upstream is not None and each.upstream.name in names]
+        ended = Counter(each.upstream.name for each in mine if each.upstream is not None)
         await self._service.ended(mine, b"[UNAVAILABLE] The mail server is being taken out of service")
         return [{**row, "ended": ended[name]} for name, row in zip(names, rows, strict=True)]
 
@@ -164,8 +164,8 @@ class GateOperator:
         service = self._service
         if name not in service.upstreams:
             raise Refused(f"no upstream {name!r}; there is {', '.join(service.upstreams)}")
-        service.moves.begin(user)
-        mine = [each for each in self._sorted() if _name(each.session.user) == user]
+        mine = [each for each in self._sorted() if _name(each.user) == user]
+        service.moves.begin(user)  # whoever comes from now on is held
         try:
             await service.ended(mine, _MOVED)
         finally:
@@ -209,7 +209,7 @@ class GateOperator:
         tap = Tap(user.encode(), write)
         journal.taps.append(tap)
         for session in self._service.sessions:
-            if session.session.user == tap.user:
+            if session.name == tap.user:
                 session.session.trace()
         return lambda: journal.taps.remove(tap)
 
@@ -222,7 +222,7 @@ def _session(each: ClientProtocol, now: float) -> Row:
     account, client = each.account, each.client
     return {
         "session": client.session,
-        "user": _name(each.session.user),
+        "user": _name(each.name),
         "address": client.address or "unix",
         "listener": client.listener,
         "upstream": None if account is None else account.upstream.name,

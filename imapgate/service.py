@@ -26,6 +26,7 @@ from imapgate.config import load
 from imapgate.config.types import Configuration, Listener, Tls
 from imapgate.errors import ConfigurationError
 from imapgate.limits import Limits
+from imapgate.log import log
 from imapgate.model.commands import table
 from imapgate.net.census import Census
 from imapgate.net.client import ClientProtocol, Gate
@@ -35,7 +36,6 @@ from imapgate.net.directory import Moves
 from imapgate.net.handover import HandoverFactory, HandoverFailed, Taken, take
 from imapgate.net.journal import Journal, Trace
 from imapgate.net.listen import ClientFactory
-from imapgate.net.log import log
 from imapgate.net.notify import Notifier
 from imapgate.net.pools import Pools
 from imapgate.net.proxy_protocol import TrustedProxies

@@ -453,6 +453,7 @@ _FLOORS = (
     ("net", ()),
     ("auth", ()),
     ("routing", ()),
+    ("", ("log",)),
     ("session", ()),
     ("pooling", ()),
     ("model", ()),

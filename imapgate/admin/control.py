@@ -28,8 +28,8 @@ from zope.interface import implementer
 
 from imapgate.admin.operator import Command, Operator, Refused, Row, understood
 from imapgate.limits import KIB
+from imapgate.log import log
 from imapgate.net.handover import peer_of
-from imapgate.net.log import log
 from imapgate.net.valve import Transport
 
 CONNECTIONS = 16

@@ -11,9 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from twisted.logger import Logger
-
 from imapgate.errors import ConfigurationError
+from imapgate.log import log
 
 LARGEST = 64 << 20
 """Octets; what is longer is not read."""
@@ -21,7 +20,6 @@ LARGEST = 64 << 20
 _SENTENCES = 10
 """How many faults of one file are told."""
 
-log = Logger(namespace="imapgate")
 
 T = TypeVar("T")
 

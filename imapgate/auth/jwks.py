@@ -13,7 +13,6 @@ from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, JWKRegistry, Key, KeySet, OKPKey, RSAKey
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent
 
@@ -21,6 +20,7 @@ from imapgate.auth.files import Watched
 from imapgate.auth.verify import NotIdentified
 from imapgate.auth.web import Unanswered, get
 from imapgate.errors import ConfigurationError
+from imapgate.log import log
 from imapgate.model.failure import Failure
 
 FRESH = 3600.0
@@ -37,8 +37,6 @@ KEPT = 86_400.0
 
 _LARGEST = 1 << 20
 _ASYMMETRIC = (RSAKey, ECKey, OKPKey)
-
-log = Logger(namespace="imapgate")
 
 
 class Keys(Protocol):

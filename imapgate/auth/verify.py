@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 from twisted.internet.defer import CancelledError
-from twisted.logger import Logger
 
 from imapgate.auth.identity import admissible, is_user
+from imapgate.log import log
 from imapgate.model.failure import Failure
 from imapgate.model.secret import Credentials
 
@@ -21,8 +21,6 @@ PASSWORDS = (b"PLAIN", b"LOGIN")
 
 TOKENS = (b"OAUTHBEARER", b"XOAUTH2")
 """The mechanisms that show a bearer token; it stands where a password would."""
-
-log = Logger(namespace="imapgate")
 
 
 class Presented(NamedTuple):
@@ -132,7 +130,6 @@ class Chain:
                         raise
                     refusals.append(said)
         text = "; ".join(said.text for said in refusals)
-        log.debug("nobody is identified: {text} session={session}", text=text, session=presented.session)
         raise NotIdentified(Failure.CREDENTIALS, text, max((said.wait for said in refusals), default=0.0))
 
     def _presentable(self, presented: Presented) -> bool:

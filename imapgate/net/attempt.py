@@ -11,12 +11,12 @@ from twisted.python.failure import Failure as TwistedFailure
 
 from imapgate.auth.penalties import Penalties
 from imapgate.limits import Limits
+from imapgate.log import log
 from imapgate.model.failure import Failure
 from imapgate.model.secret import Secret
 from imapgate.net.census import Census
-from imapgate.net.dial import Client
+from imapgate.net.dial import Client, Upstream
 from imapgate.net.directory import Directory, Refusal
-from imapgate.net.log import log
 from imapgate.net.pools import Account, Lease, Pools
 from imapgate.session.effects import Answer, Challenge, Failed, Granted, Login
 
@@ -76,6 +76,12 @@ class Attempt:
         return b"" if self._login.credentials is None else self._login.credentials.user
 
     @property
+    def upstream(self) -> Upstream | None:
+        """Where it is being logged in; ``None``: it has not come that far."""
+        lease = self._lease
+        return None if lease is None or self._pools.book.dialled(lease) is None else lease.account.upstream
+
+    @property
     def lease(self) -> Lease:
         """The connection of a login that was granted, and whose it is."""
         assert self._lease is not None
@@ -99,7 +105,8 @@ class Attempt:
             penalties.leave(name)
         if isinstance(outcome, Granted):
             penalties.succeeded(address, name)
-            if self.user and not self._census.log_in(address, self.user):
+            user = self.lease.account.name
+            if user and not self._census.log_in(address, user):
                 self.lease.give_back(selected=False)
                 outcome = Failed(Failure.LIMIT)
         elif outcome.failure is Failure.CREDENTIALS:

@@ -27,9 +27,10 @@ from imapgate.auth.penalties import Penalties
 from imapgate.limits import Limits
 from imapgate.model.commands import Table
 from imapgate.model.failure import Failure
+from imapgate.model.pool_mode import PoolMode
 from imapgate.net.attempt import Attempt
 from imapgate.net.census import Census
-from imapgate.net.dial import Client, address_port
+from imapgate.net.dial import Client, Upstream, address_port
 from imapgate.net.directory import Directory
 from imapgate.net.journal import Journal
 from imapgate.net.pools import Account, Lease, Pools
@@ -150,6 +151,23 @@ class ClientProtocol(Protocol):
         self._performing = False
         self._queue: list[Effect] = []
 
+    @property
+    def name(self) -> bytes:
+        """The gate's one name for the user; empty before the login, and where SASL hides it."""
+        return b"" if self.account is None else self.account.name
+
+    @property
+    def user(self) -> bytes:
+        """Who it is, or is about to be."""
+        return self.name if self._attempt is None else self._attempt.user
+
+    @property
+    def upstream(self) -> Upstream | None:
+        """Where it is logged in, or is being logged in; who waits for a connection is nowhere yet."""
+        if self.account is not None:
+            return self.account.upstream
+        return None if self._attempt is None else self._attempt.upstream
+
     # --- what Twisted says ------------------------------------------------------------------------------
 
     def connectionMade(self) -> None:
@@ -200,11 +218,11 @@ class ClientProtocol(Protocol):
         self._sink.stopProducing()
         self.perform(self.session.client_lost())
         if self._counted:
-            self._gate.census.log_out(self.client.address, self.session.user)
+            self._gate.census.log_out(self.client.address, self.name)
         if self.account is not None:
             self._gate.pools.leave(self.account)
         seconds = self._gate.clock.seconds() - self.began
-        self._gate.journal.ended(self.client, self.session, seconds, (self.octets_in, self.octets_out))
+        self._gate.journal.ended(self.client, self.name, self.session, seconds, (self.octets_in, self.octets_out))
         self._left(self)
 
     # --- what an upstream connection says ---------------------------------------------------------------
@@ -308,7 +326,7 @@ class ClientProtocol(Protocol):
         else:
             assert self.account is not None
             self.lease = Lease(gate.pools, self.account, self.client)
-            self.lease.outcome.addCallbacks(self._leased, _cancelled, (self.session.user,))
+            self.lease.outcome.addCallbacks(self._leased, _cancelled)
             gate.pools.ask(self.lease)
 
     def _respond(self, effect: Respond) -> None:
@@ -323,18 +341,22 @@ class ClientProtocol(Protocol):
             self._attempt, self.lease = None, attempt.lease
             account = self.account = attempt.lease.account
             self._gate.pools.enter(account)
-            self._leased(answer, attempt.user)
+            if account.mode is PoolMode.SESSION:
+                account.forget_login()
+            self._leased(answer)
         else:
+            if isinstance(answer, Failed):
+                self._attempt = None
             self.perform(self.session.answered(answer))
 
-    def _leased(self, answer: Granted | Failed, user: bytes) -> None:
+    def _leased(self, answer: Granted | Failed) -> None:
         """There is a connection, or there is none."""
         account, lease = self.account, self.lease
         assert account is not None
         assert lease is not None
         if isinstance(answer, Granted):
             self._bind(lease.protocol)
-            traced = self._gate.journal.wants_trace(user)
+            traced = self._gate.journal.wants_trace(self.name)
             answer = answer._replace(traced=traced, mode=account.mode, pinned=account.pinned)
         else:
             self.lease = None
@@ -370,8 +392,8 @@ class ClientProtocol(Protocol):
     def _report(self, effect: Report) -> None:
         event = effect.event
         if isinstance(event, LoggedIn):
-            self._counted = bool(event.user)
-        self._gate.journal.report(self.client, event, self.session.user)
+            self._counted = bool(self.name)
+        self._gate.journal.report(self.client, event, self.name)
 
     def _close(self, effect: Close) -> None:
         if effect.side is Side.UPSTREAM:

@@ -15,11 +15,11 @@ from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure as TwistedFailure
 
 from imapgate.limits import Limits
+from imapgate.log import log
 from imapgate.model.capability import mechanisms
 from imapgate.model.failure import Failure
 from imapgate.model.pool_mode import PoolMode
 from imapgate.model.secret import Secret
-from imapgate.net.log import log
 from imapgate.net.proxy_protocol import encode_v2
 from imapgate.net.upstream import Door, UpstreamProtocol
 from imapgate.pooling.connection import Terms

@@ -7,6 +7,7 @@ are auth's and routing's; they know nothing of each other.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import NamedTuple
 
 from twisted.internet.defer import Deferred
@@ -18,12 +19,12 @@ from imapgate.auth.proofs import Proofs
 from imapgate.auth.upstream_identity import UpstreamIdentity
 from imapgate.auth.verify import Chain, Identified, NotIdentified, Presented
 from imapgate.limits import Limits
+from imapgate.log import log
 from imapgate.model.capability import TERMINATED
 from imapgate.model.failure import Failure
 from imapgate.model.pool_mode import PoolMode
 from imapgate.model.secret import Credentials
 from imapgate.net.dial import Client, Upstream
-from imapgate.net.log import log
 from imapgate.net.pools import Account
 from imapgate.routing.lookup import Asked
 from imapgate.routing.rules import Route, Router, Unroutable
@@ -125,6 +126,7 @@ class Directory:
             try:
                 identified = await self._chain.identify(_presented(client, login, credentials, attempt))
             except NotIdentified as said:
+                log.debug("nobody is identified: {text} session={session}", text=said.text, session=client.session)
                 return Refusal(Failed(said.failure), said.wait)
         elif not admissible(credentials, self._limits.user_name):
             return Refusal(Failed(Failure.CREDENTIALS))
@@ -184,14 +186,13 @@ class Directory:
         mode = PoolMode.SESSION if upstream.proxy_protocol else route.pool_mode  # its header names one client
         place = upstream.name, user
         login = login._replace(credentials=credentials)
+        make = partial(Account, upstream, user, login, name=identified.user)
         if self._relay:
-            return Account(upstream, user, login, mode=PoolMode.SESSION, pinned="relayed login")
+            return make(mode=PoolMode.SESSION, pinned="relayed login")
         if self._chain is not None:  # it is verified, whatever a pooled connection was opened with
-            generation: int | None = self._proofs.generation(place)
-            return Account(upstream, user, login, digest=b"", generation=generation, mode=mode)
+            return make(digest=b"", generation=self._proofs.generation(place), mode=mode)
         digest = self._proofs.digest((upstream.name.encode(), user, credentials.password.reveal()))
-        generation = self._proofs.recent(place, digest, self._clock.seconds())
-        return Account(upstream, user, login, digest=digest, generation=generation, mode=mode)
+        return make(digest=digest, generation=self._proofs.recent(place, digest, self._clock.seconds()), mode=mode)
 
 
 def _asked(client: Client, user: str) -> Asked:

@@ -28,7 +28,7 @@ from twisted.protocols.basic import LineOnlyReceiver
 from twisted.python.failure import Failure
 
 from imapgate.errors import ImapgateError
-from imapgate.net.log import log
+from imapgate.log import log
 from imapgate.net.sockets import Sockets
 
 _LONGEST_LINE = 65536

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from twisted.internet.interfaces import IReactorTime
 
-from imapgate.net.log import DEBUG, INFO, log
+from imapgate.log import DEBUG, INFO, log
 from imapgate.session.effects import Event, LoggedIn, LoginFailed, Side, Traced, Violation
 
 if TYPE_CHECKING:
@@ -154,12 +154,14 @@ class Journal:
             side=event.side.value, text=event.text, address=address, session=client.session,
         )  # fmt: skip
 
-    def ended(self, client: Client, session: ClientSession, seconds: float, octets: tuple[int, int]) -> None:
-        """A session is over; ``octets`` came from the client and went to it."""
+    def ended(
+        self, client: Client, user: bytes, session: ClientSession, seconds: float, octets: tuple[int, int]
+    ) -> None:
+        """A session of this user is over; ``octets`` came from the client and went to it."""
         if not INFO:
             return
         line = ENDED.format(
-            user=quoted(session.user), address=client.address or "unix", reason=json.dumps(session.reason),
+            user=quoted(user), address=client.address or "unix", reason=json.dumps(session.reason),
             seconds=f"{seconds:.1f}", read=octets[0], written=octets[1], commands=session.commands,
             session=client.session,
         )  # fmt: skip

@@ -15,12 +15,12 @@ from twisted.python.failure import Failure as TwistedFailure
 
 from imapgate.auth.proofs import Place, Proofs
 from imapgate.limits import Limits
+from imapgate.log import log
 from imapgate.model.failure import Failure
 from imapgate.model.pool_mode import PoolMode
 from imapgate.model.secret import Secret
 from imapgate.net import dial
 from imapgate.net.dial import AddressPort, Client, Upstream
-from imapgate.net.log import log
 from imapgate.net.upstream import UpstreamProtocol
 from imapgate.pooling.book import Book
 from imapgate.pooling.connection import Check, Connection, Dial, Discard, Key, Lend, Order, Refuse, Reset, Terms
@@ -36,13 +36,14 @@ class Account:
     """Whose session it is: where its user is at home, as whom it goes there, and what was proved of that.
 
     :ivar user: the name upstream, empty where SASL hides it
+    :ivar name: the one name by which the gate knows the user, whatever it is called upstream
     :ivar login: how it is logged in upstream
     :ivar digest: of the credential that is proved by that login; ``None``: there is nothing to prove
     :ivar key: what connections of it belong to, as of its generation
     :ivar pinned: why its connection can be nobody else's
     """
 
-    __slots__ = ("_generation", "digest", "key", "login", "mode", "pinned", "upstream", "user")
+    __slots__ = ("_generation", "digest", "key", "login", "mode", "name", "pinned", "upstream", "user")
 
     def __init__(
         self,
@@ -50,6 +51,7 @@ class Account:
         user: bytes,
         login: Login,
         *,
+        name: bytes | None = None,
         digest: bytes | None = None,
         generation: int | None = None,
         mode: PoolMode | None = None,
@@ -57,11 +59,16 @@ class Account:
     ) -> None:
         self.upstream = upstream
         self.user = user
+        self.name = user if name is None else name
         self.login = login
         self.digest = digest
         self.generation = generation
         self.mode = mode or upstream.mode
         self.pinned = pinned
+
+    def forget_login(self) -> None:
+        """Keep no credential: no further connection will be opened by it."""
+        self.login = Login(b"", None)
 
     @property
     def place(self) -> Place:

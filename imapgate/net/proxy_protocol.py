@@ -22,7 +22,7 @@ from twisted.python.failure import Failure
 from zope.interface import alsoProvides, directlyProvides, providedBy
 
 from imapgate.errors import ImapgateError
-from imapgate.net.log import log
+from imapgate.log import log
 
 AddressPort = tuple[str, int]
 

@@ -21,8 +21,8 @@ from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from twisted.python.failure import Failure
 from twisted.python.lockfile import FilesystemLock
 
+from imapgate.log import log
 from imapgate.net.eager import EagerServer
-from imapgate.net.log import log
 
 
 class AdoptedUnixPort(unix.Port):

@@ -28,7 +28,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from imapgate.errors import ConfigurationError
-from imapgate.net.log import log
+from imapgate.log import log
 
 ALPN_NAME = b"imap"
 """The application protocol of RFC 7301's registry that a listener answers to."""

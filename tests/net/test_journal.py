@@ -89,7 +89,7 @@ def test_ended(client: Client, where: str) -> None:
     session = ClientSession(DEFAULTS)
     session.user, session.reason, session.commands = b"alice", "logout", 7
     with logged(module) as lines:
-        Journal().ended(client, session, 12.345, (100, 2000))
+        Journal().ended(client, session.user, session, 12.345, (100, 2000))
     assert lines == [
         f'info: session ended: user="alice" address={where} reason="logout" seconds=12.3 in=100 out=2000 commands=7 '
         "session=0123456789ab"
@@ -130,7 +130,7 @@ def test_a39_user_names_forge_nothing_at_the_end(user: bytes) -> None:
     session = ClientSession(DEFAULTS)
     session.user, session.reason = user, "logout"
     with logged(module) as lines:
-        Journal().ended(CLIENT, session, 1.0, (1, 2))
+        Journal().ended(CLIENT, session.user, session, 1.0, (1, 2))
     assert lines == [
         f'info: session ended: user={quoted(user)} address=192.0.2.7 reason="logout" seconds=1.0 in=1 out=2 commands=0 '
         "session=0123456789ab"

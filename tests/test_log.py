@@ -6,7 +6,7 @@ import pytest
 from twisted.logger import ILogObserver, LogEvent, LogLevel, globalLogPublisher
 from zope.interface import provider
 
-from imapgate.net.log import LEVEL, _level, log
+from imapgate.log import LEVEL, _level, log
 
 
 @pytest.mark.parametrize(
