@@ -312,6 +312,8 @@ class GateService(Service):
         except ConfigurationError:
             assembly.close()
             raise
+        if configuration.admin != earlier.configuration.admin:
+            log.warn("the control sockets stay where they are: their paths change with a restart only")
         self._factories, self.gate, self.assembly = factories, gate, assembly
         gate.penalties.configure(limits.failed_login_delays)
         gate.census.configure(limits, clients_at_most(limits))

@@ -27,7 +27,7 @@ class Options(usage.Options):
         ["config", "c", None, "The configuration, a TOML file."],
         ["upstream", None, None, "The server behind the gate, a client endpoint such as tls:imap.example.org:993."],
         ["listen", None, None, "Where clients come in, a server endpoint such as tcp:1143:interface=127.0.0.1."],
-        ["pool-mode", None, "session", "How long an upstream connection is one client's: session or mailbox."],
+        ["pool-mode", None, None, "How long an upstream connection is one client's: session or mailbox."],
         ["audit-log", None, None, "Write the audit trail to this file."],
         ["control", None, None, "The path of the control socket."],
     ]
@@ -47,6 +47,10 @@ class Options(usage.Options):
             raise usage.UsageError("imapgate: give one of --demo, --config FILE, or --upstream with --listen")
         if (self["upstream"] is None) != (self["listen"] is None):
             raise usage.UsageError("imapgate: --upstream and --listen go together")
+        if self["config"] is not None:
+            for option in ("pool-mode", "audit-log", "control", "plugin"):
+                if self[option]:
+                    raise usage.UsageError(f"imapgate: --{option} goes without --config: write it into the file")
 
     def configuration(self) -> Configuration:
         """The configuration that the options name or describe.
@@ -58,7 +62,7 @@ class Options(usage.Options):
         return from_options(
             self["upstream"],
             self["listen"],
-            pool_mode=self["pool-mode"],
+            pool_mode=self["pool-mode"] or "session",
             audit_log=self["audit-log"],
             plugins=self["plugin"],
             control=self["control"],

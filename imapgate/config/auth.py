@@ -31,6 +31,11 @@ from imapgate.model.secret import Secret
 LONGEST_CACHE = 60.0
 """Seconds; for that long an old password may still work (THREATS A34)."""
 
+_UNCACHED = {
+    AuthMode.RELAY: "in which no connection is kept",
+    AuthMode.MASTER: "in which the gate verifies every login itself",
+}
+
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}", re.ASCII)
 """RFC 9110 §5.6.2, `token`."""
 _OURS = re.compile(r"auth-|client-|content-|transfer-|(host|connection)$", re.IGNORECASE)
@@ -48,8 +53,8 @@ def read_auth(table: Table, base: Path, file: Path | None) -> Auth | None:
     table.finish()
     if not table.sound("mode"):
         return None
-    if auth.credential_cache and auth.mode is AuthMode.RELAY:
-        table.add("credential_cache", 'given with mode = "relay", in which the gate sees no password; expected "0s"')
+    if auth.credential_cache and auth.mode in _UNCACHED:
+        table.add("credential_cache", f'given with mode = "{auth.mode}", {_UNCACHED[auth.mode]}; expected "0s"')
     if "verifier" in table and auth.mode is not AuthMode.MASTER:
         table.add("verifier", f'given with mode = "{auth.mode}"; expected it only with mode = "master"')
     if table.sound("verifier") and auth.mode is AuthMode.MASTER and not auth.verifiers:

@@ -148,7 +148,11 @@ REFUSED = [
     ("[auth]\ncredential_cache = 'x'", 'auth.credential_cache: expected a duration from "0s" to "60s"; got "x"'),
     (
         "[auth]\nmode = 'relay'\ncredential_cache = '1s'",
-        'auth.credential_cache: given with mode = "relay", in which the gate sees no password; expected "0s"',
+        'auth.credential_cache: given with mode = "relay", in which no connection is kept; expected "0s"',
+    ),
+    (
+        f"[auth]\nmode = 'master'\ncredential_cache = '1s'\n{HTTP}",
+        'auth.credential_cache: given with mode = "master", in which the gate verifies every login itself; expected "0s"',
     ),
     ("[auth]\nmode = 'master'", "auth.verifier: missing; expected at least one [[auth.verifier]] with mode"),
     (f"[auth]\n{HTTP}", 'auth.verifier: given with mode = "pass"; expected it only with mode = "master"'),

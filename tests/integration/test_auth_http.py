@@ -27,6 +27,7 @@ NewUser = Callable[..., User]
 Dialogue = dict[str, Any]
 UNAVAILABLE = b"NO [UNAVAILABLE] "
 USER, PASSWORD = "alice", "c4n4ry-p4ssw0rd"
+DEBUG = {"IMAPGATE_LOG_LEVEL": "debug"}
 SECOND = 1
 """What every wait is cut to."""
 
@@ -72,7 +73,7 @@ def stage(tmp_path_factory: Any) -> Iterator[Stage]:
         auth = mastering({"use": "http", "url": web.url("/auth?of=imap"), "headers": headers})
         upstream = {"endpoints": [f"tcp:127.0.0.1:{home.port}"], "tls": "none", "pool_keep": 0}
         gates = [
-            stack.enter_context(Gate({"home": upstream | more}, auth=auth))
+            stack.enter_context(Gate({"home": upstream | more}, auth=auth, environment=DEBUG))
             for more in ({"master": as_master(folder)}, {})
         ]
         yield Stage(web, home, elsewhere, *gates)
@@ -118,6 +119,7 @@ def test_dialogue(stage: Stage, dialogue: Dialogue) -> None:
             assert said.startswith(b"OK ")
         elif "refused" in dialogue:
             assert said == FAILED
+            assert re.search(f"nobody is identified: .*{re.escape(dialogue['refused'])}", stage.master.log()[logged:])
         else:
             assert said.startswith(UNAVAILABLE)
             assert f"verifier http cannot tell: {dialogue['temporary']}" in stage.master.log()[logged:]

@@ -110,6 +110,7 @@ def test_a38_user_names_that_do_not() -> None:
                 assert authenticate(wire, "LOGIN", *answers) == FAILED, name
         assert len(bed.recorder.conversations) == before
         # One line each, and nothing that a name could forge (A39).
+        wait_until(lambda: bed.gate.log().count("login failed: ") == 2 * len(BAD_NAMES), "the last line")
         lines = re.findall(r"^.*login failed: .*$", bed.gate.log(), re.MULTILINE)
         assert len(lines) == 2 * len(BAD_NAMES)
         for line in lines:

@@ -219,6 +219,7 @@ def test_a38_names_that_are_none(tmp_path: Path) -> None:
             with bed.connect() as wire:
                 assert authenticate(wire, "PLAIN", initial=encoded("", name, "secret")) == FAILED, name
         assert logins(bed) == []
+        assert "nobody is identified" not in bed.gate.log()  # that is for level debug
 
 
 def test_upstream_refuses_the_gate(tmp_path: Path) -> None:

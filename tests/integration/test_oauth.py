@@ -186,6 +186,7 @@ def test_a40_no_token_in_the_log(issuer: Issuer) -> None:
             with connect(issuer.gate.host, issuer.gate.port) as wire:
                 authenticate(wire, mechanism, given(b""), initial=bearer(mechanism, "", text))
     log = issuer.gate.log()
+    assert "nobody is identified: the token is not for here, or not now: invalid_claim (aud) session=" in log
     assert "Traceback" not in log
     assert _traces_of_the_canary(log) == []
     assert not any(text in log for text in texts)

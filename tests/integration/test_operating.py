@@ -529,7 +529,7 @@ def test_a40_trace(dovecot: Dovecot, user: NewUser) -> None:
         text = json.dumps(before + seen)
         for tag in ("app APPEND", "sel SELECT", "fet FETCH", "sea SEARCH"):
             assert tag in text
-        for secret in (someone.password, other.password, "rivate", other.name, "other"):
+        for secret in (someone.password, other.password, "Very private", other.name, "other"):
             assert secret not in text
         assert {row["side"] for row in seen} == {"client", "upstream"}
         there.ok(b"NOOP")  # nobody watches any more

@@ -84,7 +84,7 @@ def _rules(folder: Path, web: Web) -> list[dict[str, Any]]:
         {"user": ["out-*"], "nologin": "Back on Monday, 9:00"},
         {"domain": ["table.example"], "table": folder / "users.table"},
         {"domain": ["sql.example"], "sql": {"database": folder / "users.db", "query": query}},
-        {"domain": ["http.example"], "http": {"url": web.url("/route"), "timeout": "300ms"}},
+        {"domain": ["http.example"], "http": {"url": web.url("/route"), "timeout": "1s"}},
         {"domain": ["down.example"], "http": {"url": f"http://{LOOPBACK}:{free_port()}/"}},
         {"domain": ["broken.example"], "sql": missing},
     ]
