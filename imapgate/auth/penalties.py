@@ -53,9 +53,13 @@ class Penalties:
     def configure(self, delays: Sequence[float]) -> None:
         """Use other delays from the next failure on."""
         self._delays = tuple(delays)
+        if not delays:
+            self._table.clear()
 
     def admit(self, now: float, address: str | None, user: str) -> float:
         """Return how many seconds an attempt has to wait before it may go on, and reserve its place."""
+        if not self._table:
+            return 0.0
         start = now
         penalties = [(key, self._get(now, key)) for key in self._keys(address, user)]
         for _, penalty in penalties:

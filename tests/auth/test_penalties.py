@@ -177,3 +177,14 @@ def test_configure() -> None:
     assert penalties.failed(10.0, None, "alice") == 9.0
     penalties.configure([])
     assert penalties.failed(10.0, None, "alice") == 0.0
+
+
+def test_no_delays_from_now_on() -> None:
+    """A reload that takes the delays away forgives everybody, at once."""
+    penalties = Penalties([2.0, 4.0])
+    penalties.failed(0.0, "192.0.2.1", "alice")
+    penalties.configure([])
+    assert penalties.admit(0.0, "192.0.2.1", "alice") == 0.0
+    assert penalties.failed(0.0, "192.0.2.1", "alice") == 0.0
+    penalties.configure([3.0])
+    assert penalties.failed(0.0, "192.0.2.1", "alice") == 3.0
