@@ -29,10 +29,10 @@ from imapgate.limits import Limits
 from imapgate.log import log
 from imapgate.model.commands import table
 from imapgate.net.census import Census
-from imapgate.net.client import ClientProtocol, Gate
-from imapgate.net.client import Door as ClientDoor
+from imapgate.net.client import ClientProtocol
 from imapgate.net.dial import Upstream, probe
 from imapgate.net.directory import Moves
+from imapgate.net.gate import Door, Gate
 from imapgate.net.handover import HandoverFactory, HandoverFailed, Taken, take
 from imapgate.net.journal import Journal, Trace
 from imapgate.net.listen import ClientFactory
@@ -139,7 +139,7 @@ class GateService(Service):
         certificates = None
         if listener.certificates:
             certificates = ServerCertificates([(pair.certificate, pair.private_key) for pair in listener.certificates])
-        door = ClientDoor(listener.name, certificates, listener.tls is Tls.IMPLICIT, listener.allow_plaintext)
+        door = Door(listener.name, certificates, listener.tls is Tls.IMPLICIT, listener.allow_plaintext)
         factory = ClientFactory(gate, door, self.sessions)
         if listener.proxy_protocol:
             return TrustedProxies(factory, listener.trusted_proxies, PROXY_SECONDS, gate.clock)

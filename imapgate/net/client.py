@@ -5,37 +5,27 @@ Effects are performed in order; what an effect causes is queued behind it, never
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable, Sequence
 from enum import Enum
-from functools import lru_cache
-from typing import NamedTuple
 
 from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import (
     IDelayedCall,
     IHalfCloseableProtocol,
     IHandshakeListener,
-    IReactorTime,
     ITCPTransport,
 )
 from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure as TwistedFailure
 from zope.interface import implementer
 
-from imapgate.auth.penalties import Penalties
-from imapgate.limits import Limits
-from imapgate.model.commands import Table
 from imapgate.model.failure import Failure
 from imapgate.model.pool_mode import PoolMode
 from imapgate.net.attempt import Attempt
-from imapgate.net.census import Census
 from imapgate.net.dial import Client, Upstream, address_port
-from imapgate.net.directory import Directory
-from imapgate.net.journal import Journal
-from imapgate.net.pools import Account, Lease, Pools
-from imapgate.net.proxy_protocol import Header
-from imapgate.net.tls import ServerCertificates, describe, server_name
+from imapgate.net.gate import Door, Gate, trustworthy
+from imapgate.net.pools import Account, Lease
+from imapgate.net.tls import describe, server_name
 from imapgate.net.upstream import CLOSE_SECONDS, UpstreamProtocol
 from imapgate.net.valve import Full, Sink, Transport, Valve
 from imapgate.session.effects import (
@@ -69,51 +59,6 @@ class Over(Enum):
     """Why the client is not read from any more."""
 
     HALF_CLOSED = "half-closed"
-
-
-class Gate(NamedTuple):
-    """What every session of a running gate shares."""
-
-    clock: IReactorTime
-    limits: Limits
-    table: Table
-    directory: Directory
-    pools: Pools
-    penalties: Penalties
-    census: Census
-    journal: Journal
-
-
-class Door(NamedTuple):
-    """What a listener grants its clients.
-
-    :ivar name: the listener's
-    :ivar certificates: for TLS, if there is any
-    :ivar implicit: TLS begins at once; otherwise by STARTTLS
-    :ivar plaintext: a login without TLS is allowed from anywhere, not only from this machine
-    """
-
-    name: str
-    certificates: ServerCertificates | None
-    implicit: bool
-    plaintext: bool
-
-
-@lru_cache(4096)
-def _is_loopback(address: str) -> bool:
-    return ipaddress.ip_address(address.partition("%")[0]).is_loopback
-
-
-def trustworthy(transport: Transport) -> bool:
-    """Whether nobody can listen between the client and the gate: it is on this machine, or behind a proxy's TLS.
-
-    A balancer's own connection (a PROXY header without an address) says nothing of who is behind it.
-    """
-    header: Header | None = getattr(transport, "proxy_header", None)
-    if header is not None and (header.tls or header.source is None):
-        return header.tls
-    peer = address_port(transport.getPeer())
-    return peer is None or _is_loopback(peer[0])
 
 
 @implementer(IHalfCloseableProtocol, IHandshakeListener)

@@ -9,7 +9,8 @@ from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.protocol import Factory, Protocol
 
 from imapgate.log import log
-from imapgate.net.client import ClientProtocol, Door, Gate
+from imapgate.net.client import ClientProtocol
+from imapgate.net.gate import Door, Gate
 from imapgate.net.upstream import CLOSE_SECONDS
 from imapgate.net.valve import Transport
 from imapgate.session.session import TOO_MANY

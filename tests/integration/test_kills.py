@@ -119,8 +119,10 @@ class Killer:
         uid = 0 if operation.name.startswith("APPEND") else self._furnish(mark)
         with self._selected(needed=bool(uid)) as wire:
             before, blows = len(wire.transcript), self._blows()
-            with suppress(WireClosed, OSError):
+            try:
                 self._operate(wire, operation.pieces(mark, uid))
+            except (WireClosed, OSError):
+                wire.eof()
             self.done.append(Done(operation, mark, uid, bytes(wire.transcript[before:])))
             with suppress(WireClosed, OSError, AssertionError):
                 if self.random.random() < 0.7:
@@ -145,7 +147,8 @@ class Killer:
                     wire.login(self.user.name, self.user.password)
                     if needed or self.random.random() < 0.5:
                         wire.ok(b"SELECT INBOX")
-                except WireClosed:
+                except (WireClosed, OSError):
+                    wire.eof()  # what was said before the end may not be read yet
                     assert b"* BYE [UNAVAILABLE]" in wire.transcript or b"* BYE Server" in wire.transcript
                     continue
                 yield wire

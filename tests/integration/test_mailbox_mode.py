@@ -370,6 +370,29 @@ def test_a_full_pool_costs_a_command_not_a_session(server: Server, user: NewUser
         assert stats(gate)["upstream_refused"] == 1
 
 
+@pytest.mark.parametrize("how", ["closes", "resets", "is kicked"])
+def test_a31_a_command_whose_client_has_gone_gets_nothing(dovecot: Server, user: NewUser, how: str) -> None:
+    """Of two commands that wait for a connection the client of the first goes away: the second has it, unread (A31)."""
+    someone = user(dovecot)
+    table = {"pool_mode": "mailbox", "pool_size": 1, "pool_wait": "60s"}
+    with gate_for(dovecot, upstream=table, limits={"half_close": "500ms"}, admin=ADMIN) as gate, ExitStack() as stack:
+        holder = stack.enter_context(someone.wire(gate.port))
+        dead, alive = someone.wire(gate.port), stack.enter_context(someone.wire(gate.port))
+        holder.ok(b"SELECT INBOX")
+        for number, (wire, command) in enumerate([(dead, b"a CREATE dead"), (alive, b'a LIST "" "*"')], 1):
+            wire.send(command + b"\r\n")
+            wait_until(lambda number=number: pool(gate, someone.name)["waiting"] == number, "a waiter")
+        if how == "is kicked":
+            ctl(gate, "kick", ctl(gate, "sessions")[1]["session"])
+        dead.reset() if how == "resets" else dead.close()
+        wait_until(lambda: pool(gate, someone.name)["waiting"] == 1, "the end of the first")
+        holder.ok(b"CLOSE")
+        listed = b"".join(alive.until_tagged(b"a"))
+        assert b"a OK" in listed
+        assert b"dead" not in listed
+        assert stats(gate)["upstream_connections"] == 1
+
+
 def test_a31_what_is_told_after_the_release_reaches_nobody() -> None:
     """What the server volunteers between two leases is shown to neither of the two clients (A31)."""
 

@@ -447,6 +447,34 @@ def test_f15_reload() -> None:
             wire.logout()
 
 
+def test_f15_reload_between_two_mailboxes() -> None:
+    """In mode `mailbox` a session goes on where it is at home, and a later one of its user is given none of that."""
+    with reloadable() as document:
+        gate, old, new = document.gate, document.recorders["old"], document.recorders["new"]
+        document.write("old", pool_mode="mailbox")
+        ctl(gate, "reload")
+        before = login(gate, "alice")
+        before.ok(b'LIST "" INBOX')
+        wait_until(lambda: pool(gate, "alice")["idle"] == 1, "an idle connection")
+        document.write("new", pool_mode="mailbox")
+        ctl(gate, "reload")
+        wait_until(lambda: not pool(gate, "alice")["total"], "the idle one to go")
+        before.ok(b"SELECT INBOX")
+        before.ok(b"CLOSE")
+        wait_until(lambda: pool(gate, "alice")["idle"] == 1, "an idle connection")
+        after = login(gate, "alice")
+        after.ok(b'LIST "" INBOX')
+        after.ok(b"SELECT INBOX")
+        before.ok(b'LIST "" INBOX')
+        verbs = [[[each.verb for each in talk.commands[1:]] for talk in side.of(b"alice")] for side in (old, new)]
+        assert [b"SELECT" in talk for talk in verbs[0]] == [False, True]
+        assert any(b"SELECT" in talk for talk in verbs[1])
+        for wire in (before, after):
+            wire.logout()
+        wait_until(lambda: not stats(gate)["upstream_connections"], "no connection")
+        assert not old.violations + new.violations
+
+
 @pytest.mark.parametrize("fault", ["no TOML", "an unknown key", "a port that is taken", "no file"])
 def test_f15_a_bad_file_changes_nothing(fault: str) -> None:
     """What cannot be used is refused with its reasons, and everything stays as it was, also by SIGHUP (F15)."""
@@ -660,6 +688,23 @@ def test_shutdown_when_the_last_client_has_gone(dovecot: Dovecot, user: NewUser)
         second.logout()
         assert ends(gate) == 0
         assert "Traceback" not in gate.log()
+
+
+def test_f16_sigterm_while_it_waits_for_its_clients(dovecot: Dovecot, user: NewUser) -> None:
+    """After `shutdown --wait` SIGTERM is the first signal: who is there is told BYE at a command's end (F16)."""
+    someone = user(dovecot)
+    with gate_for(dovecot, admin=ADMIN) as gate:
+        wire = someone.wire(gate.port)
+        ctl(gate, "shutdown", "--wait")
+        wait_until(lambda: not accepts(gate.port), "the listeners to close")
+        wire.send(b"a APPEND INBOX {%d}\r\n" % len(MESSAGE))
+        wire.expect_continuation()
+        gate.signal(signal.SIGTERM)
+        assert wire.quiet()
+        wire.send(MESSAGE + b"\r\n")
+        assert wire.until_tagged(b"a")[-1].startswith(b"a OK")
+        assert wire.eof() == SHUTTING_DOWN
+        assert ends(gate) == 0
 
 
 # -- what systemd is told ---------------------------------------------------------------------------------------------

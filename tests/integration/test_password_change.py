@@ -77,13 +77,21 @@ def test_a34_by_default_the_old_password_fails_at_once(server: Server, user: New
             wire.logout()
 
 
-@pytest.mark.parametrize("learned", ["the old one failed", "the new one was let in", "it was told to forget"])
+@pytest.mark.parametrize(
+    ("cache", "learned"),
+    [
+        ("0s", "the old one failed"),
+        ("0s", "the new one was let in"),
+        ("0s", "it was told to forget"),
+        ("60s", "the new one was let in"),
+    ],
+)
 def test_a34_a_session_of_the_old_password_ends_at_its_next_connection(
-    server: Server, user: NewUser, learned: str
+    server: Server, user: NewUser, cache: str, learned: str
 ) -> None:
     """In mode `mailbox` it is logged in anew, with what it was let in by; who has the new password works on (A34)."""
     someone, other = user(server), user(server)
-    with gate_for(server, **MAILBOX) as gate:
+    with gate_for(server, auth={"credential_cache": cache}, **MAILBOX) as gate:
         unbound, bound, others = someone.wire(gate.port), someone.wire(gate.port), other.wire(gate.port)
         bound.ok(b"SELECT INBOX")
         others.ok(b'LIST "" INBOX')

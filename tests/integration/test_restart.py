@@ -97,7 +97,7 @@ def _visit(port: int, user: User, visits: Visits) -> bool:
                 wire.logout()
                 return True
         except (WireClosed, OSError):
-            pass
+            wire.eof()  # what was said before the end may not be read yet
         seen = bytes(wire.transcript)
         assert seen.endswith(SHUTTING_DOWN), f"refused, or cut off: {seen[-200:]!r}"
         assert seen.count(b"* BYE") == 1
@@ -294,6 +294,7 @@ class Appender:
         with suppress(WireClosed, OSError):
             for _ in range(MOST_MESSAGES):
                 self._append(next(self._numbers))
+        self._wire.eof()  # what was said before the end may not be read yet
         self.last = bytes(self._wire.transcript).rstrip(b"\r\n").rpartition(b"\r\n")[2]
 
     def _append(self, number: int) -> None:

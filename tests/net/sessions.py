@@ -12,8 +12,9 @@ from twisted.internet.task import Clock
 from imapgate.limits import DEFAULTS, Limits
 from imapgate.model.pool_mode import PoolMode
 from imapgate.net import journal
-from imapgate.net.client import ClientProtocol, Door
+from imapgate.net.client import ClientProtocol
 from imapgate.net.dial import address_port
+from imapgate.net.gate import Door
 from imapgate.net.journal import Trace
 from imapgate.net.tls import ServerCertificates
 from imapgate.pooling.connection import Terms

@@ -11,7 +11,7 @@ from zope.interface.verify import verifyObject
 from imapgate.limits import DEFAULTS, Limits
 from imapgate.model.secret import Secret
 from imapgate.net import journal
-from imapgate.net.client import Door, trustworthy
+from imapgate.net.gate import Door, trustworthy
 from imapgate.net.proxy_protocol import Header
 from imapgate.net.upstream import CLOSE_SECONDS
 from imapgate.session.effects import Close, Effect, Respond, SendClient, SendUpstream, Side

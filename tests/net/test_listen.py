@@ -8,7 +8,8 @@ from twisted.internet.interfaces import IAddress
 
 from imapgate.limits import Limits
 from imapgate.net import listen as module
-from imapgate.net.client import ClientProtocol, Door
+from imapgate.net.client import ClientProtocol
+from imapgate.net.gate import Door
 from imapgate.net.listen import ClientFactory, TurnedAway
 from imapgate.net.upstream import CLOSE_SECONDS
 from tests.net.wires import Bench, Wire, bench, connect, drop, logged

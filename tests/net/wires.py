@@ -23,9 +23,9 @@ from imapgate.limits import DEFAULTS, Limits
 from imapgate.model.commands import COMMANDS
 from imapgate.model.pool_mode import PoolMode
 from imapgate.net.census import Census
-from imapgate.net.client import Gate
 from imapgate.net.dial import Upstream
 from imapgate.net.directory import Directory, Moves
+from imapgate.net.gate import Gate
 from imapgate.net.journal import Journal, Trace
 from imapgate.net.pools import Pools
 from imapgate.net.upstream import Door
