@@ -40,7 +40,10 @@ async def ctl(*words: str | Path) -> int:
 @contextmanager
 def started(*words: str | Path) -> Iterator[subprocess.Popen[str]]:
     """The command as a process of its own, with its output buffered, as it is for scripts."""
-    program = "import sys; from imapgate.cli import main; sys.exit(main(sys.argv[1:]))"
+    program = (  # Ctrl-C may be ignored where the tests run in the background
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from imapgate.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
     with subprocess.Popen(
         [sys.executable, "-c", program, "ctl", *map(str, words)],
         stdout=subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""What operators do to a running gate with clients in it: `imapgate ctl`, SIGHUP, SIGTERM, and what systemd is told.
+"""What operators do to a running gate with clients in it, by `imapgate ctl`.
 
 Where the order of things matters upstream is scripted, and holds an answer back for as long as the test wants.
 """
@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import json
 import re
-import signal
-import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -23,79 +21,16 @@ from imapgate.admin.operator import COMMANDS
 from tests.integration.bed import HOST, bed_of
 from tests.integration.conftest import User
 from tests.integration.ctl import ADMIN, Asked, CtlRefused, ctl, pool, stats
-from tests.integration.gate import Gate, gate_for, toml, upstream_of
-from tests.integration.scripted import MESSAGE, Command, Conversation, Recorder, Script
-from tests.integration.servers import Cyrus, Dovecot, Server, free_port, wait_until
-from tests.integration.servers.base import accepts
-from tests.integration.wire import Wire, connect
+from tests.integration.gate import Gate, gate_for, upstream_of
+from tests.integration.operated import HALF, Held, login, rows, two
+from tests.integration.scripted import MESSAGE, Command, Conversation, Script
+from tests.integration.servers import Cyrus, Dovecot, Server, wait_until
+from tests.integration.wire import connect
 
 NewUser = Callable[..., User]
-SHUTTING_DOWN = b"* BYE [UNAVAILABLE] The mail gateway is shutting down\r\n"
 KICKED = b"* BYE [UNAVAILABLE] The operator has ended this session\r\n"
 MOVED = b"* BYE [UNAVAILABLE] The mailbox is being moved; log in again\r\n"
 TAKEN_OUT = b"* BYE [UNAVAILABLE] The mail server is being taken out of service\r\n"
-HALF = len(MESSAGE) // 2
-
-
-class Held:
-    """A FETCH that upstream answers by halves: the second when `release` is called."""
-
-    def __init__(self) -> None:
-        self._released = threading.Event()
-
-    def __call__(self, talk: Conversation, command: Command) -> None:
-        """Answer."""
-        talk.send(b"* 1 FETCH (BODY[] {%d}\r\n" % len(MESSAGE) + MESSAGE[:HALF])
-        talk.until(self._released.is_set, 30)
-        talk.send(MESSAGE[HALF:] + b")\r\n" + command.tag + b" OK fetched\r\n")
-
-    def release(self) -> None:
-        """Let the second half come."""
-        self._released.set()
-
-    def ask(self, wire: Wire) -> None:
-        """Ask for the message, and take its first half."""
-        wire.ok(b"SELECT INBOX")
-        wire.send(b"f FETCH 1 BODY[]\r\n")
-        assert wire.line() == b"* 1 FETCH (BODY[] {%d}\r\n" % len(MESSAGE)
-        assert wire.exactly(HALF) == MESSAGE[:HALF]
-
-    def rest(self, wire: Wire) -> bytes:
-        """Let the second half come, take it and the completion, and return what came behind it, up to the end."""
-        self.release()
-        assert wire.exactly(len(MESSAGE) - HALF) == MESSAGE[HALF:]
-        assert (wire.line(), wire.line()) == (b")\r\n", b"f OK fetched\r\n")
-        return wire.eof()
-
-
-@contextmanager
-def two(**tables: Any) -> Iterator[tuple[Recorder, Recorder, Gate]]:
-    """Two scripted upstreams, `old` and `new`, and a gate that sends everybody to the first."""
-    with Recorder() as old, Recorder() as new:
-        upstreams = {
-            name: {"endpoints": [f"tcp:{HOST}:{recorder.port}"], "tls": "none"}
-            for name, recorder in (("old", old), ("new", new))
-        }
-        with Gate(upstreams, routing={"default": "old"}, admin=ADMIN, **tables) as gate:
-            yield old, new, gate
-
-
-def login(gate: Gate, user: str) -> Wire:
-    """A client of a scripted upstream that has logged in."""
-    wire = connect(HOST, gate.port)
-    wire.login(user, "secret")
-    return wire
-
-
-def rows(gate: Gate, what: str, **wanted: object) -> list[dict[str, Any]]:
-    """The rows of an answer that have these values."""
-    return [row for row in ctl(gate, what) if all(row[name] == value for name, value in wanted.items())]
-
-
-def ends(gate: Gate) -> int:
-    """The process's exit status."""
-    assert gate.process is not None
-    return gate.process.wait(10)
 
 
 # -- looking ----------------------------------------------------------------------------------------------------------
@@ -378,151 +313,6 @@ def test_move_between_real_servers(dovecot: Dovecot, cyrus: Cyrus, user: NewUser
     assert cyrus.login_count(someone.name) == 1
 
 
-# -- reload -----------------------------------------------------------------------------------------------------------
-
-
-class Document:
-    """The configuration of a gate before two scripted upstreams, to be changed and read again."""
-
-    def __init__(self, gate: Gate, old: Recorder, new: Recorder) -> None:
-        self.gate = gate
-        self.recorders = {"old": old, "new": new}
-
-    def write(self, name: str, *, port: int | None = None, limits: dict[str, Any] | None = None, **keys: Any) -> None:
-        """Write it: one upstream, `main`, which is `old` or `new`; perhaps a second listener."""
-        endpoint = f"tcp:{HOST}:{self.recorders[name].port}"
-        ports = [self.gate.port] + ([port] if port else [])
-        document = {
-            "listener": [{"endpoint": f"tcp:{each}:interface={HOST}", "tls": "none"} for each in ports],
-            "admin": ADMIN,
-            "upstream": {"main": {"endpoints": [endpoint], "tls": "none", **keys}},
-            "limits": {"failed_login_delays": [], **(limits or {})},
-        }
-        self.gate.configure(toml(document))
-
-
-@contextmanager
-def reloadable() -> Iterator[Document]:
-    """A gate whose configuration a test writes anew; it begins with `old`."""
-    with Recorder() as old, Recorder() as new:
-        gate = Gate({}, admin=ADMIN, listeners=[])
-        gate.ports = [gate.port]
-        document = Document(gate, old, new)
-        document.write("old")
-        with gate:
-            yield document
-
-
-def test_f15_reload() -> None:
-    """Another endpoint, pool mode, limit, listener: new sessions have it all, those there keep theirs (F15)."""
-    with reloadable() as document:
-        gate, old, new = document.gate, document.recorders["old"], document.recorders["new"]
-        before, port = login(gate, "alice"), free_port()
-        document.write("new", pool_mode="mailbox", port=port, limits={"bad_commands_after_login": 3})
-        assert ctl(gate, "reload") == [{"reloaded": str(gate.configuration_file)}]
-        configured = {row["key"]: row["value"] for row in ctl(gate, "config")}
-        assert configured["upstream.main.pool_mode"] == "mailbox"
-        assert configured["limits.bad_commands_after_login"] == "3"
-        after = login(gate, "alice")
-        by_new_port = connect(HOST, port)
-        by_new_port.login("bob", "secret")
-        assert [row["pool_mode"] for row in ctl(gate, "sessions")] == ["session", "mailbox", "mailbox"]
-        assert (len(old.of(b"alice")), len(new.of(b"alice")), len(new.of(b"bob"))) == (1, 1, 1)
-        for _ in range(3):
-            assert before.command(b"NOSUCH")[-1].split()[1] == b"BAD"
-        before.ok(b"SELECT INBOX")
-        assert [command.verb for command in old.commands_of(b"alice")][-1] == b"SELECT"
-        for _ in range(2):
-            assert after.command(b"NOSUCH")[-1].split()[1] == b"BAD"
-        after.send(b"n NOSUCH\r\n")
-        assert b"* BYE " in after.eof()
-        # And back, without the second listener: who came by it stays.
-        document.write("old")
-        ctl(gate, "reload")
-        wait_until(lambda: not accepts(port), "the second listener to go")
-        by_new_port.ok(b"SELECT INBOX")
-        login(gate, "carol").logout()
-        assert len(old.of(b"carol")) == 1
-        for wire in (before, by_new_port):
-            wire.logout()
-
-
-def test_f15_reload_between_two_mailboxes() -> None:
-    """In mode `mailbox` a session goes on where it is at home, and a later one of its user is given none of that."""
-    with reloadable() as document:
-        gate, old, new = document.gate, document.recorders["old"], document.recorders["new"]
-        document.write("old", pool_mode="mailbox")
-        ctl(gate, "reload")
-        before = login(gate, "alice")
-        before.ok(b'LIST "" INBOX')
-        wait_until(lambda: pool(gate, "alice")["idle"] == 1, "an idle connection")
-        document.write("new", pool_mode="mailbox")
-        ctl(gate, "reload")
-        wait_until(lambda: not pool(gate, "alice")["total"], "the idle one to go")
-        before.ok(b"SELECT INBOX")
-        before.ok(b"CLOSE")
-        wait_until(lambda: pool(gate, "alice")["idle"] == 1, "an idle connection")
-        after = login(gate, "alice")
-        after.ok(b'LIST "" INBOX')
-        after.ok(b"SELECT INBOX")
-        before.ok(b'LIST "" INBOX')
-        verbs = [[[each.verb for each in talk.commands[1:]] for talk in side.of(b"alice")] for side in (old, new)]
-        assert [b"SELECT" in talk for talk in verbs[0]] == [False, True]
-        assert any(b"SELECT" in talk for talk in verbs[1])
-        for wire in (before, after):
-            wire.logout()
-        wait_until(lambda: not stats(gate)["upstream_connections"], "no connection")
-        assert not old.violations + new.violations
-
-
-@pytest.mark.parametrize("fault", ["no TOML", "an unknown key", "a port that is taken", "no file"])
-def test_f15_a_bad_file_changes_nothing(fault: str) -> None:
-    """What cannot be used is refused with its reasons, and everything stays as it was, also by SIGHUP (F15)."""
-    with reloadable() as document:
-        gate, old, new = document.gate, document.recorders["old"], document.recorders["new"]
-        wire = login(gate, "alice")
-        shown = ctl(gate, "config")
-        if fault == "no TOML":
-            gate.configure("[upstream\n")
-            why = "not TOML|TOML"
-        elif fault == "an unknown key":
-            document.write("new", pool_sise=3)
-            why = r"upstream\.main\.pool_sise"
-        elif fault == "a port that is taken":
-            document.write("new", port=new.port)
-            why = "cannot listen on"
-        else:
-            gate.configuration_file.unlink()
-            why = "imapgate.toml"
-        with pytest.raises(CtlRefused, match="nothing is reloaded, all stays as it was:") as refused:
-            ctl(gate, "reload")
-        assert re.search(why, str(refused.value))
-        gate.reload()
-        gate.wait_log("nothing is reloaded, all stays as it was: ")
-        assert ctl(gate, "config") == shown
-        wire.ok(b"SELECT INBOX")
-        login(gate, "bob").logout()
-        assert (len(old.of(b"bob")), new.of(b"bob")) == (1, [])
-        assert "Traceback" not in gate.log()
-
-
-def test_f15_reloads_while_clients_work(dovecot: Dovecot, user: NewUser) -> None:
-    """Twenty reloads, by both ways, between the commands of a session and the logins of others: no error (F15)."""
-    someone = user(dovecot)
-    with gate_for(dovecot, upstream={"pool_mode": "mailbox"}, admin=ADMIN) as gate:
-        with someone.wire(gate.port) as wire:
-            for number in range(10):
-                ctl(gate, "reload")
-                gate.reload()
-                assert b" OK " in wire.command_with_literals(b"APPEND INBOX", MESSAGE)[-1]
-                assert b"* %d EXISTS\r\n" % (number + 1) in wire.ok(b"SELECT INBOX")
-                wire.ok(b"CLOSE")
-                someone.wire(gate.port).logout()
-            gate.wait_log("(?s)(?:configuration and certificates reloaded.*){20}")
-            wire.logout()
-        assert "[imapgate#error]" not in gate.log()
-
-
 # -- trace ------------------------------------------------------------------------------------------------------------
 
 
@@ -550,14 +340,14 @@ def test_a40_trace(dovecot: Dovecot, user: NewUser) -> None:
             late.command_with_literals(b"APPEND INBOX", body, tag=b"app")
             late.ok(b"SELECT INBOX", tag=b"sel")
             late.ok(b"FETCH 1 BODY.PEEK[]", tag=b"fet")
-            late.ok(b'SEARCH SUBJECT "private"', tag=b"sea")
+            late.command_with_literals(b"SEARCH CHARSET UTF-8 SUBJECT", "vertraulich §".encode(), tag=b"sea")
             seen = told(trace, "Search completed")
         sessions = {row["session"] for row in rows(gate, "sessions", user=someone.name)}
         assert {row["session"] for row in seen} == sessions
         text = json.dumps(before + seen)
         for tag in ("app APPEND", "sel SELECT", "fet FETCH", "sea SEARCH"):
             assert tag in text
-        for secret in (someone.password, other.password, "Very private", other.name, "other"):
+        for secret in (someone.password, other.password, "Very private", "vertraulich", other.name, "other"):
             assert secret not in text
         assert {row["side"] for row in seen} == {"client", "upstream"}
         there.ok(b"NOOP")  # nobody watches any more
@@ -572,170 +362,3 @@ def test_trace_for_some_seconds(dovecot: Dovecot, user: NewUser) -> None:
             wire.ok(b"NOOP")
             assert all(row["side"] in ("client", "upstream") for row in trace.rows())
         wire.ok(b"NOOP")
-
-
-# -- stopping ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("how", ["shutdown", "SIGTERM", "SIGINT"])
-def test_f16_stop(how: str) -> None:
-    """Nobody is let in; who rests or idles is told BYE at once, who waits for an answer when it is there (F16)."""
-    with bed_of(admin=ADMIN) as bed:
-        gate, held = bed.gate, Held()
-        bed.answer(FETCH=held)
-        fetching, resting, idling = (bed.login()[0] for _ in range(3))
-        held.ask(fetching)
-        idling.ok(b"SELECT INBOX")
-        idling.send(b"i IDLE\r\n")
-        idling.expect_continuation()
-        fresh = bed.connect()
-        if how == "shutdown":
-            assert ctl(gate, "shutdown") == [{"sessions": 4}]
-        else:
-            gate.signal(signal.Signals[how])
-        for wire in (resting, idling, fresh):
-            assert wire.eof().endswith(SHUTTING_DOWN)
-        assert not any(map(accepts, gate.ports))
-        assert held.rest(fetching) == SHUTTING_DOWN
-        assert ends(gate) == 0
-        assert not Path(gate.directory, "control").exists()
-        assert "Traceback" not in gate.log()
-        assert not bed.recorder.violations
-
-
-@pytest.mark.parametrize("mode", ["session", "mailbox"])
-def test_f16_a_message_on_its_way_is_stored_and_acknowledged(server: Server, user: NewUser, mode: str) -> None:
-    """SIGTERM in the middle of an APPEND: the client sends the rest, is told OK, and then BYE; one is stored (F16)."""
-    someone = user(server)
-    with gate_for(server, upstream={"pool_mode": mode}, admin=ADMIN) as gate:
-        wire, resting = someone.wire(gate.port), someone.wire(gate.port)
-        wire.send(b"a APPEND INBOX {%d}\r\n" % len(MESSAGE))
-        wire.expect_continuation()
-        wire.send(MESSAGE[:HALF])
-        gate.signal(signal.SIGTERM)
-        assert resting.eof() == SHUTTING_DOWN
-        assert not accepts(gate.port)
-        wire.send(MESSAGE[HALF:] + b"\r\nb CREATE late\r\n")
-        rest = wire.eof()
-        assert re.fullmatch(rb"a OK [^\r\n]*\r\n" + re.escape(SHUTTING_DOWN), rest), rest
-        assert ends(gate) == 0
-        assert "Traceback" not in gate.log()
-    with someone.wire() as wire:
-        assert b"* 1 EXISTS\r\n" in wire.ok(b"SELECT INBOX")
-        assert MESSAGE in b"".join(wire.ok(b"FETCH 1 BODY.PEEK[]"))
-        assert b"late" not in b"".join(wire.ok(b'LIST "" "*"'))
-
-
-def test_f16_an_acknowledgement_that_is_awaited() -> None:
-    """SIGTERM while upstream has a whole command and has not answered: its answer is passed on, once (F16)."""
-    answered = threading.Event()
-
-    def stores(talk: Conversation, command: Command) -> None:
-        talk.until(answered.is_set, 30)
-        talk.stored.append(command.literals[-1])
-        talk.ok(command, b"[APPENDUID 7 2] stored")
-
-    with bed_of(admin=ADMIN) as bed:
-        bed.answer(APPEND=stores)
-        wire, name = bed.login()
-        resting, _ = bed.login()
-        wire.send(b"a APPEND INBOX {%d+}\r\n%b\r\n" % (len(MESSAGE), MESSAGE))
-        bed.recorder.wait(lambda: [each.verb for each in bed.recorder.commands_of(name)][-1] == b"APPEND")
-        bed.gate.signal(signal.SIGTERM)
-        assert resting.eof() == SHUTTING_DOWN
-        answered.set()
-        assert wire.eof() == b"a OK [APPENDUID 7 2] stored\r\n" + SHUTTING_DOWN
-        assert ends(bed.gate) == 0
-        assert [talk.stored for talk in bed.recorder.of(name)] == [[MESSAGE]]
-
-
-@pytest.mark.parametrize("second", [True, False])
-def test_f16_an_answer_that_never_comes(second: bool) -> None:
-    """A second SIGTERM, or the time for draining, ends what would never end; no false completion is sent (F16)."""
-    with bed_of(admin=ADMIN, limits={} if second else {"drain": "1s"}) as bed:
-        held = Held()
-        bed.answer(FETCH=held, STATUS=lambda talk, command: talk.until(lambda: talk.deaf, 60))
-        fetching, (asking, name) = bed.login()[0], bed.login()
-        held.ask(fetching)
-        asking.send(b"s STATUS INBOX (MESSAGES)\r\n")
-        bed.recorder.wait(lambda: [each.verb for each in bed.recorder.commands_of(name)][-1] == b"STATUS")
-        resting = bed.login()[0]
-        bed.gate.signal(signal.SIGTERM)
-        assert resting.eof() == SHUTTING_DOWN
-        if second:
-            assert fetching.quiet()
-            bed.gate.signal(signal.SIGTERM)
-        assert asking.eof() == SHUTTING_DOWN
-        assert fetching.eof() == b""  # inside the literal nothing can be said
-        assert ends(bed.gate) == 0
-        for talk in bed.recorder.conversations:
-            talk.deaf = True
-        held.release()
-
-
-def test_shutdown_when_the_last_client_has_gone(dovecot: Dovecot, user: NewUser) -> None:
-    """`shutdown --wait`: nobody new comes in, who is there works on for as long as it wants, then the gate ends."""
-    someone = user(dovecot)
-    with gate_for(dovecot, admin=ADMIN) as gate:
-        first, second = someone.wire(gate.port), someone.wire(gate.port)
-        assert ctl(gate, "shutdown", "--wait") == [{"sessions": 2}]
-        wait_until(lambda: not accepts(gate.port), "the listeners to close")
-        first.ok(b"SELECT INBOX")
-        first.logout()
-        second.ok(b"SELECT INBOX")
-        assert [row["state"] for row in ctl(gate, "sessions")] == ["selected"]
-        assert second.quiet()
-        second.logout()
-        assert ends(gate) == 0
-        assert "Traceback" not in gate.log()
-
-
-def test_f16_sigterm_while_it_waits_for_its_clients(dovecot: Dovecot, user: NewUser) -> None:
-    """After `shutdown --wait` SIGTERM is the first signal: who is there is told BYE at a command's end (F16)."""
-    someone = user(dovecot)
-    with gate_for(dovecot, admin=ADMIN) as gate:
-        wire = someone.wire(gate.port)
-        ctl(gate, "shutdown", "--wait")
-        wait_until(lambda: not accepts(gate.port), "the listeners to close")
-        wire.send(b"a APPEND INBOX {%d}\r\n" % len(MESSAGE))
-        wire.expect_continuation()
-        gate.signal(signal.SIGTERM)
-        assert wire.quiet()
-        wire.send(MESSAGE + b"\r\n")
-        assert wire.until_tagged(b"a")[-1].startswith(b"a OK")
-        assert wire.eof() == SHUTTING_DOWN
-        assert ends(gate) == 0
-
-
-# -- what systemd is told ---------------------------------------------------------------------------------------------
-
-
-def test_sd_notify(dovecot: Dovecot, user: NewUser, tmp_path: Path) -> None:
-    """READY when it serves, RELOADING and READY around a reload, STOPPING before it drains, each in its place."""
-    someone = user(dovecot)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
-        systemd.bind(str(tmp_path / "notify"))
-        systemd.settimeout(20)
-
-        def told() -> list[str]:
-            return systemd.recv(4096).decode().splitlines()
-
-        with gate_for(dovecot, environment={"NOTIFY_SOCKET": str(tmp_path / "notify")}, admin=ADMIN) as gate:
-            assert told()[0] == "READY=1"
-            assert accepts(gate.port)
-            with someone.wire(gate.port) as wire:
-                gate.reload()
-                reloading = told()
-                assert reloading[0] == "RELOADING=1"
-                assert re.fullmatch(r"MONOTONIC_USEC=\d+", reloading[1])
-                assert told()[0] == "READY=1"
-                wire.send(b"a APPEND INBOX {5}\r\n")
-                wire.expect_continuation()
-                gate.signal(signal.SIGTERM)
-                assert told()[0] == "STOPPING=1"
-                wire.send(b"a: b\n\r\n")
-                assert b"a OK" in wire.eof()
-            assert ends(gate) == 0
-            systemd.setblocking(False)
-            with pytest.raises(BlockingIOError):
-                systemd.recv(4096)

@@ -56,7 +56,7 @@ def test_before_login(starttls: bool, login: bool, mechanisms: tuple[bytes, ...]
 
 def test_without_the_login_command() -> None:
     """Where a login takes a mechanism, the command is shown as disabled."""
-    said = capability.before_login(starttls=False, login=True, mechanisms=[b"XOAUTH2"], command=False)
+    said = capability.before_login(starttls=False, login=True, mechanisms=(b"XOAUTH2",), command=False)
     assert said == b"IMAP4rev1 LITERAL+ SASL-IR ID AUTH=XOAUTH2 LOGINDISABLED"
 
 
