@@ -246,7 +246,7 @@ def _activations(dovecot: Dovecot, reader: User, count: int) -> None:
         stack.enter_context(gate)
         visits = stack.enter_context(visitors(port, reader, RATE / 2))
         for _ in range(count):
-            visits.until_more(10)
+            visits.until_more(2 * CALLERS)  # all who have waited, and some more
             assert gate.stop() == 0
             gate.start()
         visits.until_more(10)
