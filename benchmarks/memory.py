@@ -50,6 +50,7 @@ tls = "none"
 
 [upstream.scripted]
 endpoints = ["tcp:127.0.0.1:{upstream}"]
+pool_size = 1000000
 tls = "none"
 
 [auth]

@@ -33,7 +33,7 @@ def _selected(session: pytest.Session, server_name: str) -> list[str]:
         for item in session.items
         if isinstance(item, pytest.Function) and item.originalname == "test_parity"
     ]
-    return [str(chosen["name"]) for chosen in parameters if chosen["server_name"] == server_name]
+    return [str(chosen["name"]) for chosen in parameters if chosen.get("server_name") == server_name]
 
 
 @pytest.fixture(scope="session")
