@@ -7,12 +7,8 @@
 Everything on one CPU.  The subject is the gate with credential_cache = "60s" (imapgate-pool); imapgate-pool-log is
 the same with its log line for each session.  What this started it stops again.  Exit status 0: every target is met.
 """
-import argparse
-import glob
-import sys
-
 import bench
-import stack
+import targets
 
 METRICS = "session1q,session8q,session50"
 PEERS = "direct,imapgate-pool-log,nginx,imapproxy,tw-pool"
@@ -58,42 +54,5 @@ def show(recs, subject, metrics):
     return 0 if found and all(row[-1] for row in found) else 1
 
 
-def main():
-    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    ap.add_argument("--subject", default="imapgate-pool")
-    ap.add_argument("--targets", default=PEERS, help="what to measure beside the subject")
-    ap.add_argument("--metrics", default=METRICS)
-    ap.add_argument("--no-stop", action="store_true", help="leave what was started running")
-    ap.add_argument("--report", nargs="+", help="judge the records of earlier runs")
-    bench.options(ap)
-    o = ap.parse_args()
-    metrics = [m for m in o.metrics.split(",") if m]
-    if o.report:
-        recs = bench.load([f for g in o.report for f in sorted(glob.glob(g))])
-        print(bench.report(recs, o.subject))
-        sys.exit(show(recs, o.subject, metrics))
-    o.pin = True
-    stack.alone()
-    names = list(dict.fromkeys(["direct", o.subject, *(n for n in o.targets.split(",") if n)]))
-    started = [n for n in names if not stack.pids(n)]
-    try:
-        stack.prepare()
-        for n in started:
-            stack.start(n)
-        path = bench.results(o)
-        recs = bench.measure([bench.Target(n) for n in names], metrics, o, path)
-    finally:
-        if not o.no_stop:
-            for n in reversed(started):
-                stack.stop(n)
-    text = bench.report(recs, o.subject)
-    with open(path.replace(".jsonl", ".md"), "w") as f:
-        f.write(text + "\n")
-    print(text)
-    code = show(recs, o.subject, metrics)
-    print(f"records: {path}")
-    sys.exit(code)
-
-
 if __name__ == "__main__":
-    main()
+    targets.main(__doc__, "imapgate-pool", PEERS, METRICS, show)

@@ -106,18 +106,19 @@ def show(recs, subject="imapgate", metrics=None):
     return 0 if found and all(v.ok for v in found) else 1
 
 
-def main():
-    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    ap.add_argument("--subject", default="imapgate")
-    ap.add_argument("--targets", default="direct,tw-bytes,nginx", help="peers to measure beside the subject")
-    ap.add_argument("--metrics", default=",".join(dict.fromkeys(b.metric for b in BOUNDS)))
+def main(doc=__doc__, subject="imapgate", targets="direct,tw-bytes,nginx", metrics=None, show=show):
+    """Start what is needed, measure, stop it again, and judge by show(records, subject, metrics)."""
+    ap = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap.add_argument("--subject", default=subject)
+    ap.add_argument("--targets", default=targets, help="peers to measure beside the subject")
+    ap.add_argument("--metrics", default=metrics or ",".join(dict.fromkeys(b.metric for b in BOUNDS)))
     ap.add_argument("--no-stop", action="store_true", help="leave what was started running")
     ap.add_argument("--report", nargs="+", help="judge the records of earlier runs")
     bench.options(ap)
     o = ap.parse_args()
-    metrics = [m for m in o.metrics.split(",") if m]
+    chosen = [m for m in o.metrics.split(",") if m]
     if o.report:
-        sys.exit(show(bench.load([f for g in o.report for f in sorted(glob.glob(g))]), o.subject, metrics))
+        sys.exit(show(bench.load([f for g in o.report for f in sorted(glob.glob(g))]), o.subject, chosen))
     o.pin = True
     stack.alone()
     names = list(dict.fromkeys(["direct", o.subject, *(n for n in o.targets.split(",") if n)]))
@@ -127,7 +128,7 @@ def main():
         for n in started:
             stack.start(n)
         path = bench.results(o)
-        recs = bench.measure([bench.Target(n) for n in names if n in o.targets.split(",") or n == o.subject], metrics, o, path)
+        recs = bench.measure([bench.Target(n) for n in names if n in o.targets.split(",") or n == o.subject], chosen, o, path)
     finally:
         if not o.no_stop:
             for n in reversed(started):
@@ -136,7 +137,7 @@ def main():
     with open(path.replace(".jsonl", ".md"), "w") as f:
         f.write(text + "\n")
     print(text)
-    code = show(recs, o.subject, metrics)
+    code = show(recs, o.subject, chosen)
     print(f"records: {path}")
     sys.exit(code)
 
