@@ -29,7 +29,6 @@ from imapgate.auth.oauth import Bearer
 from imapgate.auth.proofs import Proofs
 from imapgate.auth.upstream_identity import Authorisation, DovecotMaster, PasswordMap, UpstreamIdentity
 from imapgate.auth.verify import Chain, Verifier
-from imapgate.auth.web import persistent_agent
 from imapgate.config import types
 from imapgate.config.types import AuthMode, ClientEndpoint, Configuration, Tls
 from imapgate.limits import Limits
@@ -47,6 +46,7 @@ from imapgate.routing.lookup import Lookup
 from imapgate.routing.rules import Router, Rule
 from imapgate.routing.sql import SqlLookup
 from imapgate.routing.table import Table
+from imapgate.web import persistent_agent
 
 BETWEEN_ADDRESSES = 0.025
 """Seconds between two addresses of one name; a dead endpoint may cost a login less than 50 ms (THREATS F1)."""

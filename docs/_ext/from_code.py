@@ -453,7 +453,7 @@ _FLOORS = (
     ("net", ()),
     ("auth", ()),
     ("routing", ()),
-    ("", ("log",)),
+    ("", ("log", "web")),
     ("session", ()),
     ("pooling", ()),
     ("model", ()),

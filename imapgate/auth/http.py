@@ -18,10 +18,10 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent
 
 from imapgate.auth.verify import PASSWORDS, Identified, NotIdentified, Presented, Redirect
-from imapgate.auth.web import Answer, Unanswered, get
 from imapgate.errors import ConfigurationError
 from imapgate.model.failure import Failure
 from imapgate.model.secret import Credentials, Secret
+from imapgate.web import Answer, Unanswered, get
 
 WAIT_MOST = 60.0
 """Seconds that ``Auth-Wait`` can hold a client up."""

@@ -18,10 +18,10 @@ from twisted.web.iweb import IAgent
 
 from imapgate.auth.files import Watched
 from imapgate.auth.verify import NotIdentified
-from imapgate.auth.web import Unanswered, get
 from imapgate.errors import ConfigurationError
 from imapgate.log import log
 from imapgate.model.failure import Failure
+from imapgate.web import Unanswered, get
 
 FRESH = 3600.0
 """Seconds after which a set is fetched again."""

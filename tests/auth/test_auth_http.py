@@ -23,9 +23,9 @@ from zope.interface import implementer
 
 from imapgate.auth.http import AuthHttp, escaped
 from imapgate.auth.verify import Chain
-from imapgate.auth.web import persistent_agent
 from imapgate.errors import ConfigurationError
 from imapgate.model.secret import Secret
+from imapgate.web import persistent_agent
 from tests.auth.presenting import CANARY, REACTOR, Outcome, presented
 
 TIMEOUT = 5.0

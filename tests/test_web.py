@@ -23,8 +23,8 @@ from twisted.web.resource import Resource
 from twisted.web.server import Site
 from zope.interface import implementer
 
-from imapgate.auth.web import Answer, Unanswered, get, persistent_agent
 from imapgate.net.tls import ServerCertificates, client_creator
+from imapgate.web import Answer, Unanswered, get, persistent_agent
 from tests.auth.presenting import CANARY, REACTOR, Outcome
 from tests.net.test_tls import Issued
 
