@@ -243,4 +243,4 @@ async def test_cancelled(bench: Bench) -> None:
 async def test_nobody_there(bench: Bench) -> None:
     """A server that is down is a failure."""
     await bench.stop()
-    assert await bench.failure().startswith("the server gives no answer: Connection was refused")
+    assert (await bench.failure()).startswith("the server gives no answer: Connection was refused")
