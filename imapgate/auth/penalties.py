@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
@@ -45,7 +45,7 @@ class Penalties:
         self._delays = tuple(delays)
         self._most = most
         self._table: OrderedDict[tuple[str, str], _Penalty] = OrderedDict()
-        self._undecided: Counter[str] = Counter()
+        self._undecided: dict[str, int] = {}
 
     def __len__(self) -> int:
         return len(self._table)
@@ -76,8 +76,8 @@ class Penalties:
         Who has not failed so far waits for nothing, but a burst of guesses from everywhere at once is
         spaced: no failure has to be known first.  Every call is followed by one of :meth:`leave`.
         """
-        self._undecided[user] += 1
-        crowd = self._undecided[user] - AT_ONCE
+        undecided = self._undecided[user] = self._undecided.get(user, 0) + 1
+        crowd = undecided - AT_ONCE
         return crowd * self._delays[0] if crowd > 0 and user and self._delays else 0.0
 
     def leave(self, user: str) -> None:
@@ -100,8 +100,9 @@ class Penalties:
 
     def succeeded(self, address: str | None, user: str) -> None:
         """Forget what was held against this user and this address."""
-        for key in self._keys(address, user):
-            self._table.pop(key, None)
+        if self._table:
+            for key in self._keys(address, user):
+                self._table.pop(key, None)
 
     def _keys(self, address: str | None, user: str) -> list[tuple[str, str]]:
         keys = [("user", user)] if user else []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Hashable
 
 from imapgate.limits import Limits
@@ -15,8 +14,8 @@ class Census:
         self._limits = limits
         self._most = clients
         self.clients = 0
-        self._addresses: Counter[Hashable] = Counter()
-        self._users: Counter[Hashable] = Counter()
+        self._addresses: dict[Hashable, int] = {}
+        self._users: dict[Hashable, int] = {}
 
     def configure(self, limits: Limits, clients: int) -> None:
         """Count against other limits from now on."""
@@ -27,11 +26,9 @@ class Census:
         """Count a client in, unless it is one too many; ``address`` is ``None`` for a Unix socket."""
         if self.clients >= self._most:
             return False
-        if address is not None and self._addresses[address] >= self._limits.connections_per_address:
+        if address is not None and not _up(self._addresses, address, self._limits.connections_per_address):
             return False
         self.clients += 1
-        if address is not None:
-            self._addresses[address] += 1
         return True
 
     def leave(self, address: str | None) -> None:
@@ -44,10 +41,7 @@ class Census:
         """Count a login, unless this user has too many connections from this address."""
         if address is None or not user:
             return True
-        if self._users[address, user] >= self._limits.connections_per_user_address:
-            return False
-        self._users[address, user] += 1
-        return True
+        return _up(self._users, (address, user), self._limits.connections_per_user_address)
 
     def log_out(self, address: str | None, user: bytes) -> None:
         """Count a login out."""
@@ -55,8 +49,16 @@ class Census:
             _down(self._users, (address, user))
 
 
-def _down(counter: Counter[Hashable], key: Hashable) -> None:
-    if counter[key] <= 1:
-        del counter[key]
+def _up(counts: dict[Hashable, int], key: Hashable, most: int) -> bool:
+    count = counts.get(key, 0)
+    if count >= most:
+        return False
+    counts[key] = count + 1
+    return True
+
+
+def _down(counts: dict[Hashable, int], key: Hashable) -> None:
+    if counts[key] <= 1:
+        del counts[key]
     else:
-        counter[key] -= 1
+        counts[key] -= 1

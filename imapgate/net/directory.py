@@ -56,6 +56,11 @@ class Moves:
         for waiting in self._held.pop(user, []):
             waiting.callback(None)
 
+    @property
+    def under_way(self) -> bool:
+        """Whether anybody is being moved now."""
+        return bool(self._held)
+
     def upstream(self, user: str) -> str | None:
         """Where a user was moved to."""
         return self._moved.get(user)
@@ -111,7 +116,7 @@ class Directory:
         if self._chain is not None:
             return self._chain.mechanisms, ()
         try:
-            route = self._router.route_unnamed(_asked(client, ""))
+            route = self._router.only or self._router.route_unnamed(_asked(client, ""))
         except Unroutable:
             return TERMINATED, ()
         return TERMINATED, self.upstreams[route.upstream].relayed
@@ -131,13 +136,14 @@ class Directory:
         elif not admissible(credentials, self._limits.user_name):
             return Refusal(Failed(Failure.CREDENTIALS))
         name = identified.user.decode()
-        await self.moves.settled(name)
+        if self.moves.under_way:
+            await self.moves.settled(name)
         try:
-            route = await self._router.route(_asked(client, name))
+            route = self._router.only or await self._router.route(_asked(client, name))
         except Unroutable as said:
             log.warn("no route for a login: {text} session={session}", text=said.text, session=client.session)
             return Refusal(Failed(Failure.UNROUTABLE if said.temporary else Failure.CREDENTIALS))
-        if (refused := await self._not_now(route)) is not None:
+        if (route.nologin or route.delay_until) and (refused := await self._not_now(route)) is not None:
             return refused
         return self._at_home(login, credentials, identified, route, self.moves.upstream(name))
 
@@ -185,7 +191,7 @@ class Directory:
             return Refusal(Failed(Failure.NO_MECHANISM))
         mode = PoolMode.SESSION if upstream.proxy_protocol else route.pool_mode  # its header names one client
         place = upstream.name, user
-        login = login._replace(credentials=credentials)
+        login = Login(login.mechanism, credentials, None, login.client_id, login.ttl)
         make = partial(Account, upstream, user, login, name=identified.user)
         if self._relay:
             return make(mode=PoolMode.SESSION, pinned="relayed login")

@@ -131,6 +131,8 @@ class Router:
         self._default = default
         self._upstreams = upstreams
         self._admissible_user = admissible_user
+        self.only = None if rules else Route(default)
+        """The one way, where there are no rules."""
         if faults := list(self._faults()):
             raise ConfigurationError(faults)
 

@@ -284,7 +284,7 @@ class ClientLogin:
         self._ask(Login(self._login.mechanism, credentials))
 
     def _ask(self, login: Login) -> None:
-        login = self._login = login._replace(client_id=self._client_id, ttl=self._ttl)
+        login = self._login = Login(login.mechanism, login.credentials, login.initial, self._client_id, self._ttl)
         self.waiting = Reason.ANSWER
         self._out.effect(Ask(login))
 

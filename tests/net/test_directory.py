@@ -368,7 +368,7 @@ def test_a_route_elsewhere() -> None:
             return Route("old", redirect=("192.0.2.9", 143))
 
     bed = Bed()
-    bed.directory._router = Elsewhere([], "old", frozenset(["old"]), lambda name: True)
+    bed.directory._router = Elsewhere([Rule("rule")], "old", frozenset(["old"]), lambda name: True)
     assert bed.account().upstream.name == "old@192.0.2.9:143"
 
 
