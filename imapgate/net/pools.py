@@ -158,7 +158,7 @@ class Carrier:
     def __init__(self, pools: Pools, connection: Connection, dialling: dial.Dial) -> None:
         self._pools = pools
         self.connection = connection
-        self.dial = dialling
+        self.dial: dial.Dial | None = dialling  # both only until it is logged in: they hold a credential
         self.running: Deferred[None] | None = None
         self.protocol: UpstreamProtocol | None = None  # once it is logged in
         self.barrier: Barrier
@@ -166,9 +166,10 @@ class Carrier:
         self.selected = False
         self.abort = False
 
-    def opened(self, link: Link) -> None:
+    def opened(self, protocol: UpstreamProtocol, link: Link) -> None:
         """It is connected and logged in."""
-        self.protocol = self.dial.protocol
+        self.dial = self.running = None
+        self.protocol = protocol
         self.protocol.gone = self._gone
         self.barrier = Barrier(link)
 
@@ -261,7 +262,7 @@ class Pools:
     def respond(self, lease: Lease, data: Secret) -> None:
         """Pass on an answer in the dialogue of a login."""
         connection = self.book.dialled(lease)
-        if connection is not None:
+        if connection is not None and connection.carrier.dial is not None:
             connection.carrier.dial.respond(data)
 
     def forget(self, place: Place) -> None:
@@ -294,7 +295,9 @@ class Pools:
         Both ends count: a client on this machine may have the same port as a connection to somewhere else.
         """
         return peer is not None and any(
-            connection.carrier is not None and connection.carrier.dial.ends == (peer, host)
+            connection.carrier is not None
+            and connection.carrier.dial is not None
+            and connection.carrier.dial.ends == (peer, host)
             for connection in self.book.dialling
         )
 
@@ -338,11 +341,11 @@ class Pools:
         account = lease.account
         dialling = dial.Dial(account.upstream, account.login, lease.client, self._limits, self._clock, lease.challenge)
         carrier = order.connection.carrier = Carrier(self, order.connection, dialling)
-        carrier.running = Deferred.fromCoroutine(self._dialled(carrier, lease))
+        carrier.running = Deferred.fromCoroutine(self._dialled(dialling, carrier, lease))
         carrier.running.addErrback(self._broken, carrier, lease)
 
-    async def _dialled(self, carrier: Carrier, lease: Lease) -> None:
-        outcome = await carrier.dial.run()
+    async def _dialled(self, dialling: dial.Dial, carrier: Carrier, lease: Lease) -> None:
+        outcome = await dialling.run()
         account, connection = lease.account, carrier.connection
         if isinstance(outcome, Failed):
             if outcome.failure is Failure.CREDENTIALS and account.digest is not None:
@@ -350,7 +353,7 @@ class Pools:
             self.lost(connection)
         else:
             now, before = self._clock.seconds(), self.proofs.generation(account.place)
-            carrier.opened(outcome.link)
+            carrier.opened(dialling.protocol, outcome.link)
             lease.connection = connection
             if account.digest is None:
                 self.book.connected(connection, 0, now)
