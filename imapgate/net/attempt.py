@@ -5,19 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure as TwistedFailure
 
-from imapgate.auth.penalties import Penalties
-from imapgate.limits import Limits
 from imapgate.log import log
 from imapgate.model.failure import Failure
 from imapgate.model.secret import Secret
-from imapgate.net.census import Census
 from imapgate.net.dial import Client, Upstream
-from imapgate.net.directory import Directory, Refusal
-from imapgate.net.pools import Account, Lease, Pools
+from imapgate.net.directory import Refusal
+from imapgate.net.gate import Gate
+from imapgate.net.pools import Account, Lease
 from imapgate.session.effects import Answer, Challenge, Failed, Granted, Login
 
 
@@ -33,23 +30,13 @@ class Attempt:
         client: Client,
         login: Login,
         number: int,
-        limits: Limits,
-        directory: Directory,
-        pools: Pools,
-        penalties: Penalties,
-        census: Census,
-        clock: IReactorTime,
+        gate: Gate,
         answered: Callable[[Answer], None],
     ) -> None:
         self._client = client
         self._login = login
         self._number = number
-        self._limits = limits
-        self._directory = directory
-        self._pools = pools
-        self._penalties = penalties
-        self._census = census
-        self._clock = clock
+        self._gate = gate
         self._answered = answered
         self._lease: Lease | None = None
         self._running: Deferred[None] | None = None
@@ -79,7 +66,7 @@ class Attempt:
     def upstream(self) -> Upstream | None:
         """Where it is being logged in; ``None``: it has not come that far."""
         lease = self._lease
-        return None if lease is None or self._pools.book.dialled(lease) is None else lease.account.upstream
+        return None if lease is None or self._gate.pools.book.dialled(lease) is None else lease.account.upstream
 
     @property
     def lease(self) -> Lease:
@@ -93,8 +80,9 @@ class Attempt:
             self._answered(Failed(Failure.LOST))
 
     async def _run(self) -> None:
-        clock, penalties, address = self._clock, self._penalties, self._client.address
-        name = self.user[: self._limits.user_name].decode("utf-8", "replace")
+        gate, address = self._gate, self._client.address
+        clock, penalties = gate.clock, gate.penalties
+        name = self.user[: gate.limits.user_name].decode("utf-8", "replace")
         wait = max(penalties.admit(clock.seconds(), address, name), penalties.enter(name))
         hold = 0.0
         try:
@@ -106,7 +94,7 @@ class Attempt:
         if isinstance(outcome, Granted):
             penalties.succeeded(address, name)
             user = self.lease.account.name
-            if user and not self._census.log_in(address, user):
+            if user and not gate.census.log_in(address, user):
                 self.lease.give_back(selected=False)
                 outcome = Failed(Failure.LIMIT)
         elif outcome.failure is Failure.CREDENTIALS:
@@ -117,20 +105,20 @@ class Attempt:
 
     async def _decided(self) -> tuple[Granted | Failed, float]:
         """Return what becomes of the login, and for how many seconds the answer is to be held back."""
-        if self._login.ttl <= 1 or self._pools.is_own(self._client.peer, self._client.host):
+        if self._login.ttl <= 1 or self._gate.pools.is_own(self._client.peer, self._client.host):
             log.error(
                 "a login goes in a circle: an upstream's endpoint leads back to this gate: session={session}",
                 session=self._client.session,
             )
             return Failed(Failure.UNROUTABLE), 0.0
-        account = await self._directory.account(self._client, self._login, self._number)
+        account = await self._gate.directory.account(self._client, self._login, self._number)
         if isinstance(account, Refusal):
             return account
         return await self._connected(account), 0.0
 
     async def _connected(self, account: Account) -> Granted | Failed:
-        lease = self._lease = Lease(self._pools, account, self._client, self._challenge)
-        self._pools.ask(lease)
+        lease = self._lease = Lease(self._gate.pools, account, self._client, self._challenge)
+        self._gate.pools.ask(lease)
         outcome = await lease.outcome
         if isinstance(outcome, Failed) and outcome.failure is Failure.CREDENTIALS and account.verified:
             log.error(

@@ -255,18 +255,7 @@ class ClientProtocol(Protocol):
         gate, question = self._gate, effect.question
         if isinstance(question, Login):
             self._attempts += 1
-            self._attempt = Attempt(
-                self.client,
-                question,
-                self._attempts,
-                gate.limits,
-                gate.directory,
-                gate.pools,
-                gate.penalties,
-                gate.census,
-                gate.clock,
-                self._answered,
-            )
+            self._attempt = Attempt(self.client, question, self._attempts, gate, self._answered)
             self._attempt.start()
         else:
             assert self.account is not None

@@ -42,19 +42,7 @@ class Asking(_Asked):
 
     def __init__(self, made: Bench, login: Login = ALICE, client: Client = CLIENT) -> None:
         self.answers = []
-        gate = made.gate
-        self.attempt = Attempt(
-            client,
-            login,
-            1,
-            gate.limits,
-            gate.directory,
-            gate.pools,
-            gate.penalties,
-            gate.census,
-            made.clock,
-            self.answers.append,
-        )
+        self.attempt = Attempt(client, login, 1, made.gate, self.answers.append)
 
     def start(self) -> Self:
         """Begin."""
