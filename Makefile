@@ -8,7 +8,7 @@ CORE   := imapgate/wire/*,imapgate/model/*,imapgate/session/*,imapgate/pooling/*
 .PHONY: help demo test soak check docs peers clean
 help:
 	@echo "make demo    a mailbox to try imapgate on, on this machine"
-	@echo "make test    everything the tests need, then the tests (10 minutes at most)"
+	@echo "make test    everything the tests need, then the tests (a quarter of an hour)"
 	@echo "make soak    fuzzing, sweeps and long runs"
 	@echo "make check   lint, types, layers, docs"
 	@echo "make docs    the documentation as HTML in docs/_build"
