@@ -146,9 +146,10 @@ class GateOperator:
         return {"upstream": upstream.name, "connections": self._service.gate.pools.book.of(upstream.name)}
 
     async def _resume(self, arguments: Mapping[str, str]) -> Sequence[Row]:
-        for upstream in self._chosen(arguments):
+        chosen = self._chosen(arguments)
+        for upstream in chosen:
             self._service.gate.pools.resume(upstream.name)
-        return [{"upstream": upstream.name, "state": "resumed"} for upstream in self._chosen(arguments)]
+        return [{"upstream": upstream.name, "state": "resumed"} for upstream in chosen]
 
     async def _drain(self, arguments: Mapping[str, str]) -> Sequence[Row]:
         chosen = self._chosen(arguments)
