@@ -12,6 +12,7 @@ Each repetition runs every target on one metric before the next metric, in rotat
 order; ratios are taken within a repetition and the median of those is reported.
 --check adds the project's speed targets (targets.py), needs imapgate, tw-bytes and nginx.
 """
+
 import argparse
 import glob
 import json
@@ -44,7 +45,12 @@ METRICS = {
     "noop50": ("cmd -c 50 -U 50 -b 4 -T 2 -C NOOP", "commands/s", "k", False),
     "uidfetch50": (["cmd", "-c", "50", "-U", "50", "-b", "4", "-T", "2", "-C", SMALL], "commands/s", "k", False),
     "fetchbig": (["cmd", "-u", "big", "-n", "12", "-T", "3", "-C", "UID FETCH 1 BODY.PEEK[]"], "MB/s", "GBin", False),
-    "fetchmany": (["cmd", "-u", "many", "-n", "8", "-T", "3", "-C", "FETCH 1:* (UID FLAGS ENVELOPE)"], "MB/s", "GBin", False),
+    "fetchmany": (
+        ["cmd", "-u", "many", "-n", "8", "-T", "3", "-C", "FETCH 1:* (UID FLAGS ENVELOPE)"],
+        "MB/s",
+        "GBin",
+        False,
+    ),
     "appendsync": ("append -u app -n 12 -T 3 -s 25000000 -L sync", "MB/s", "GBout", False),
     "appendplus": ("append -u app -n 12 -T 3 -s 25000000 -L plus", "MB/s", "GBout", False),
     "idle": ("idle -c {idle} -U 200 -b 4", "sessions", None, False),
@@ -80,7 +86,7 @@ def cpu(roots):
         try:
             with open(f"/proc/{p}/stat") as f:
                 s = f.read()
-            v = list(map(int, s[s.rindex(")") + 2:].split()[11:15]))
+            v = list(map(int, s[s.rindex(")") + 2 :].split()[11:15]))
             ns = 0
             for t in os.listdir(f"/proc/{p}/task"):
                 with open(f"/proc/{p}/task/{t}/schedstat") as f:
@@ -136,6 +142,7 @@ def busy():
 
 class LoginCounter:
     """Counts Login lines since the last call, reading only what is new."""
+
     def __init__(self):
         self.pos = os.path.getsize(LOGFILE)
 
@@ -160,8 +167,13 @@ class Loader:
     def __init__(self, args, target, tls, cpus, nice=0):
         cmd = [LOADER, args[0], "-h", target.host, "-p", str(target.tls if tls else target.port)]
         cmd += (["-S"] if tls else []) + args[1:]
-        self.p = subprocess.Popen(cmd, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                                  preexec_fn=lambda: (os.sched_setaffinity(0, cpus), os.setpriority(os.PRIO_PROCESS, 0, nice)))
+        self.p = subprocess.Popen(
+            cmd,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            preexec_fn=lambda: (os.sched_setaffinity(0, cpus), os.setpriority(os.PRIO_PROCESS, 0, nice)),
+        )
         self.timer = threading.Timer(180, self.p.kill)
         self.timer.start()
 
@@ -194,8 +206,13 @@ def run_one(metric, target, tls, rep, opts, counter):
         stack.start(target.name)
         time.sleep(0.5)
     roots, back = target.roots(), stack.pids("direct")
-    rec = {"metric": metric + ("+tls" if tls else ""), "target": target.name, "rep": rep, "unit": unit,
-           "time": round(time.time(), 1)}
+    rec = {
+        "metric": metric + ("+tls" if tls else ""),
+        "target": target.name,
+        "rep": rep,
+        "unit": unit,
+        "time": round(time.time(), 1),
+    }
     if metric == "idle":
         rec["mem0"] = memory(roots)
         rec["conns0"] = backend_conns()
@@ -225,7 +242,7 @@ def run_one(metric, target, tls, rep, opts, counter):
         rec["done"] = done[1:]
     finally:
         ld.close()
-        if metric == "idle":        # thousands of idle imap processes would slow every later login
+        if metric == "idle":  # thousands of idle imap processes would slow every later login
             stack.stop("direct")
             stack.start("direct")
     rec.update(res)
@@ -249,7 +266,7 @@ def med(v):
 def fmt(x):
     if x != x:
         return "-"
-    return f"{x:,.0f}" if abs(x) >= 100 else f"{x:.1f}" if abs(x) >= 10 else f"{x:.2f}" if abs(x) >= .1 else f"{x:.3f}"
+    return f"{x:,.0f}" if abs(x) >= 100 else f"{x:.1f}" if abs(x) >= 10 else f"{x:.2f}" if abs(x) >= 0.1 else f"{x:.3f}"
 
 
 def report(recs, subject=None):
@@ -263,36 +280,72 @@ def report(recs, subject=None):
         by = {n: {(r["run"], r["rep"]): r for r in rows if r["target"] == n} for n in names}
         by = {n: v for n, v in by.items() if v}
         if m.startswith("idle"):
-            out.append(f"\n### {m}\n\n| target | sessions | procs | RSS MB | PSS MB | PSS kB/conn logged in | PSS kB/conn IDLE | backend conns logged in / IDLE | backend logins | CPU s in 5 s idle | errors |\n|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|")
+            out.append(
+                f"\n### {m}\n\n| target | sessions | procs | RSS MB | PSS MB | PSS kB/conn logged in | PSS kB/conn IDLE | backend conns logged in / IDLE | backend logins | CPU s in 5 s idle | errors |\n|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|"
+            )
             for n, v in by.items():
                 r = list(v.values())
                 k = [x["count"] or 1 for x in r]
-                out.append("| " + " | ".join([
-                    n, fmt(med([x["count"] for x in r])), fmt(med([x["mem2"][0] for x in r])),
-                    fmt(med([x["mem2"][1] / 1024 for x in r])), fmt(med([x["mem2"][2] / 1024 for x in r])),
-                    fmt(med([(x["mem1"][2] - x["mem0"][2]) / c for x, c in zip(r, k)])),
-                    fmt(med([(x["mem2"][2] - x["mem0"][2]) / c for x, c in zip(r, k)])),
-                    f"{fmt(med([x['conns1'] - x['conns0'] for x in r]))} / {fmt(med([x['conns2'] - x['conns0'] for x in r]))}",
-                    fmt(med([x["setup_logins"] + x["logins"] for x in r])), fmt(med([x["idle_cpu_5s"] for x in r])),
-                    str(sum(x["errors"] + x["stuck"] + ("setup_error" in x) for x in r))]) + " |")
+                out.append(
+                    "| "
+                    + " | ".join(
+                        [
+                            n,
+                            fmt(med([x["count"] for x in r])),
+                            fmt(med([x["mem2"][0] for x in r])),
+                            fmt(med([x["mem2"][1] / 1024 for x in r])),
+                            fmt(med([x["mem2"][2] / 1024 for x in r])),
+                            fmt(med([(x["mem1"][2] - x["mem0"][2]) / c for x, c in zip(r, k)])),
+                            fmt(med([(x["mem2"][2] - x["mem0"][2]) / c for x, c in zip(r, k)])),
+                            f"{fmt(med([x['conns1'] - x['conns0'] for x in r]))} / {fmt(med([x['conns2'] - x['conns0'] for x in r]))}",
+                            fmt(med([x["setup_logins"] + x["logins"] for x in r])),
+                            fmt(med([x["idle_cpu_5s"] for x in r])),
+                            str(sum(x["errors"] + x["stuck"] + ("setup_error" in x) for x in r)),
+                        ]
+                    )
+                    + " |"
+                )
             continue
         r0 = rows[0]
         per = {"k": "1,000", "GBin": "GB", "GBout": "GB"}[METRICS[m.removesuffix("+tls")][2]]
-        out.append(f"\n### {m} ({r0['unit']})\n\n| target | median | min | max | ratio to direct | p50 us | p99 us | proxy CPU s per {per} | backend CPU s per {per} | backend logins per session | load CPU share | foreign CPU share | reconnects | errors |\n|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|")
+        out.append(
+            f"\n### {m} ({r0['unit']})\n\n| target | median | min | max | ratio to direct | p50 us | p99 us | proxy CPU s per {per} | backend CPU s per {per} | backend logins per session | load CPU share | foreign CPU share | reconnects | errors |\n|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|"
+        )
         for n, v in by.items():
             r = list(v.values())
-            ratio = [x["rate"] / by["direct"][k]["rate"] for k, x in v.items() if k in by.get("direct", {}) and by["direct"][k]["rate"]]
+            ratio = [
+                x["rate"] / by["direct"][k]["rate"]
+                for k, x in v.items()
+                if k in by.get("direct", {}) and by["direct"][k]["rate"]
+            ]
             lg = [x["logins"] / x["count"] for x in r if x["count"]] if m.startswith("session") else []
             own = [x["proxy_cpu_per"] for x in r if x["has_cpu"] and "proxy_cpu_per" in x] if n != "direct" else []
-            out.append("| " + " | ".join([
-                n, fmt(med([x["rate"] for x in r])), fmt(min(x["rate"] for x in r)), fmt(max(x["rate"] for x in r)),
-                fmt(med(ratio)), fmt(med([x["p50_us"] for x in r])), fmt(med([x["p99_us"] for x in r])),
-                fmt(med(own)), fmt(med([x["backend_cpu_per"] for x in r if "backend_cpu_per" in x])), fmt(med(lg)),
-                fmt(med([x["load_cpu"] / x["elapsed"] for x in r])),
-                fmt(med([x["foreign"] for x in r if "foreign" in x])), str(sum(x["retries"] for x in r)),
-                str(sum(x["errors"] + x["stuck"] + ("setup_error" in x) for x in r))]) + " |")
+            out.append(
+                "| "
+                + " | ".join(
+                    [
+                        n,
+                        fmt(med([x["rate"] for x in r])),
+                        fmt(min(x["rate"] for x in r)),
+                        fmt(max(x["rate"] for x in r)),
+                        fmt(med(ratio)),
+                        fmt(med([x["p50_us"] for x in r])),
+                        fmt(med([x["p99_us"] for x in r])),
+                        fmt(med(own)),
+                        fmt(med([x["backend_cpu_per"] for x in r if "backend_cpu_per" in x])),
+                        fmt(med(lg)),
+                        fmt(med([x["load_cpu"] / x["elapsed"] for x in r])),
+                        fmt(med([x["foreign"] for x in r if "foreign" in x])),
+                        str(sum(x["retries"] for x in r)),
+                        str(sum(x["errors"] + x["stuck"] + ("setup_error" in x) for x in r)),
+                    ]
+                )
+                + " |"
+            )
     if subject:
-        out.append(f"\n### {subject} against each (ratio of rates, >1: {subject} faster; in brackets ratio of proxy CPU, <1: {subject} cheaper)\n")
+        out.append(
+            f"\n### {subject} against each (ratio of rates, >1: {subject} faster; in brackets ratio of proxy CPU, <1: {subject} cheaper)\n"
+        )
         others = [n for n in names if n != subject]
         out.append("| metric | " + " | ".join(others) + " |\n|---|" + "--:|" * len(others))
         for m in metrics:
@@ -304,8 +357,11 @@ def report(recs, subject=None):
                 his = {(r["run"], r["rep"]): r for r in recs if r["metric"] == m and r["target"] == n}
                 both = [k for k in mine if k in his and his[k]["rate"]]
                 a = med([mine[k]["rate"] / his[k]["rate"] for k in both])
-                c = [mine[k]["proxy_cpu_per"] / his[k]["proxy_cpu_per"] for k in both
-                     if n != "direct" and mine[k].get("proxy_cpu_per") and his[k].get("proxy_cpu_per")]
+                c = [
+                    mine[k]["proxy_cpu_per"] / his[k]["proxy_cpu_per"]
+                    for k in both
+                    if n != "direct" and mine[k].get("proxy_cpu_per") and his[k].get("proxy_cpu_per")
+                ]
                 cells.append(fmt(a) + (f" ({fmt(med(c))})" if c else ""))
             out.append(f"| {m} | " + " | ".join(cells) + " |")
     return "\n".join(out)
@@ -328,9 +384,11 @@ def compile_loader():
 
 
 def line(rep, r):
-    return (f"rep {rep} {r['metric']:11} {r['target']:12} {r['rate']:10.1f} {r['unit']:10} p50 {r['p50_us']:9.1f} p99 {r['p99_us']:9.1f} "
-            f"foreign {r['foreign']:.2f} cpu {r['proxy_cpu']:.2f} backend {r['backend_cpu']:.2f} logins {r['logins']}"
-            f"{' ERR ' + r['lasterr'] if r['errors'] or r['stuck'] else ''}{' SETUP ' + str(r['setup_error']) if 'setup_error' in r else ''}")
+    return (
+        f"rep {rep} {r['metric']:11} {r['target']:12} {r['rate']:10.1f} {r['unit']:10} p50 {r['p50_us']:9.1f} p99 {r['p99_us']:9.1f} "
+        f"foreign {r['foreign']:.2f} cpu {r['proxy_cpu']:.2f} backend {r['backend_cpu']:.2f} logins {r['logins']}"
+        f"{' ERR ' + r['lasterr'] if r['errors'] or r['stuck'] else ''}{' SETUP ' + str(r['setup_error']) if 'setup_error' in r else ''}"
+    )
 
 
 def measure(targets, metrics, o, path):
@@ -371,7 +429,9 @@ def given(text):
     addr, *kv = where.split(",")
     host, _, port = addr.rpartition(":")
     kv = dict(x.split("=", 1) for x in kv)
-    return Target(name, host or "127.0.0.1", int(port), int(kv["tls"]) if "tls" in kv else None, kv.get("pid"), kv.get("pidfile"))
+    return Target(
+        name, host or "127.0.0.1", int(port), int(kv["tls"]) if "tls" in kv else None, kv.get("pid"), kv.get("pidfile")
+    )
 
 
 def options(ap):
@@ -381,11 +441,19 @@ def options(ap):
     ap.add_argument("--idle", type=int, default=2000)
     ap.add_argument("--tls", action="store_true")
     ap.add_argument("--out")
-    ap.add_argument("--max-foreign", type=float, default=0.12,
-                    help="repeat a run when other processes took more than this share of the machine")
+    ap.add_argument(
+        "--max-foreign",
+        type=float,
+        default=0.12,
+        help="repeat a run when other processes took more than this share of the machine",
+    )
     ap.add_argument("--retries", type=int, default=2)
-    ap.add_argument("--nice", type=int, default=0,
-                    help="priority of loader, proxy and backend, such as -19 (root) where the machine is not idle")
+    ap.add_argument(
+        "--nice",
+        type=int,
+        default=0,
+        help="priority of loader, proxy and backend, such as -19 (root) where the machine is not idle",
+    )
 
 
 def results(o):
@@ -420,6 +488,7 @@ def main():
     print(text)
     if o.check:
         import targets as checks
+
         sys.exit(checks.show(recs))
 
 

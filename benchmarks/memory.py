@@ -14,6 +14,7 @@ on 127.0.0.1, and ends them; tests import these functions:
 
 The gate runs in the environment of the interpreter that runs this.
 """
+
 import argparse
 import contextlib
 import json
@@ -92,8 +93,12 @@ class Upstream:
     """The scripted upstream's process."""
 
     def __init__(self, size):
-        self.process = subprocess.Popen([sys.executable, os.path.join(HERE, "scripted.py"), str(size)],
-                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(
+            [sys.executable, os.path.join(HERE, "scripted.py"), str(size)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         self.port = int(self.process.stdout.readline())
 
     def told(self):
@@ -114,8 +119,13 @@ class Gate:
     def __init__(self, folder, upstream):
         self.port = free_port()
         self.log = os.path.join(folder, "log")
-        self.process = subprocess.Popen(COMMAND(folder, self.port, upstream), cwd=folder, stdin=subprocess.DEVNULL,
-                                        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        self.process = subprocess.Popen(
+            COMMAND(folder, self.port, upstream),
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
         try:
             until("the gate to listen", self.listens, 30)
         except BaseException:
@@ -250,10 +260,26 @@ def stalled_readers(count=500, size=50_000_000):
 
 # (logged in, the command before the announcement)
 ANNOUNCEMENTS = [
-    (False, b"LOGIN "), (False, b"LOGIN user "), (False, b"ID ("), (False, b"APPEND INBOX "), (False, b"XBAD "), (False, b"NOOP "),
-    (True, b"APPEND INBOX "), (True, b"APPEND INBOX (\\Seen) "), (True, b"APPEND "), (True, b"APPEND INBOX ~"), (True, b"SELECT "),
-    (True, b"STATUS "), (True, b"LIST \"\" "), (True, b"UID SEARCH BODY "), (True, b"UID COPY 1 "), (True, b"RENAME INBOX "),
-    (True, b"SETMETADATA INBOX (/private/comment "), (True, b"XBAD "), (True, b"NOOP "), (True, b"UID FETCH 1 BODY.PEEK["),
+    (False, b"LOGIN "),
+    (False, b"LOGIN user "),
+    (False, b"ID ("),
+    (False, b"APPEND INBOX "),
+    (False, b"XBAD "),
+    (False, b"NOOP "),
+    (True, b"APPEND INBOX "),
+    (True, b"APPEND INBOX (\\Seen) "),
+    (True, b"APPEND "),
+    (True, b"APPEND INBOX ~"),
+    (True, b"SELECT "),
+    (True, b"STATUS "),
+    (True, b'LIST "" '),
+    (True, b"UID SEARCH BODY "),
+    (True, b"UID COPY 1 "),
+    (True, b"RENAME INBOX "),
+    (True, b"SETMETADATA INBOX (/private/comment "),
+    (True, b"XBAD "),
+    (True, b"NOOP "),
+    (True, b"UID FETCH 1 BODY.PEEK["),
 ]
 
 
@@ -269,13 +295,13 @@ def announcements(count=1000):
             if logged_in:
                 client.log_in(select=not start.startswith(b"APPEND"))
             if i % 2:
-                with contextlib.suppress(ConnectionError):      # it may close in the middle
+                with contextlib.suppress(ConnectionError):  # it may close in the middle
                     client.socket.sendall(b"t %b{%d+}\r\n" % (start, HUGE) + BODY)
             else:
                 answer = client.run(b"%b{%d}" % (start, HUGE))
                 if not answer.startswith((b"t NO", b"t BAD")):
                     raise RuntimeError(f"{start!r} got {answer!r}")
-        Client(gate, clients).log_in().run(b"NOOP")     # what came before has been read
+        Client(gate, clients).log_in().run(b"NOOP")  # what came before has been read
         return gate.peak() - before
 
 
@@ -308,7 +334,10 @@ def main():
         unit, size = ("KiB", 1024) if name == "idle_connection" else ("MiB", MIB)
         ok = value <= BOUNDS[name]
         short += not ok
-        print(f"{name:16} {value / size:7.1f} {unit}, at most {BOUNDS[name] // size}: {'ok' if ok else 'SHORT'}", flush=True)
+        print(
+            f"{name:16} {value / size:7.1f} {unit}, at most {BOUNDS[name] // size}: {'ok' if ok else 'SHORT'}",
+            flush=True,
+        )
     sys.exit(short > 0)
 
 

@@ -7,6 +7,7 @@ Each case drives a logged-in session through its public face and takes the best 
 repetitions. "both": a command and its answer. The Twisted relay that looks at nothing takes some
 55 us for a command both ways and 50 to 70 us for a chunk of 64 KiB, on the machine of PEERS.md.
 """
+
 import argparse
 import cProfile
 import dataclasses
@@ -21,14 +22,22 @@ from imapgate.session.session import ClientSession
 from imapgate.session.link import Link
 
 CHUNK = 65536
-WEBMAIL = (b"UID FETCH 4711:4760 (UID RFC822.SIZE FLAGS INTERNALDATE BODYSTRUCTURE BODY.PEEK[HEADER.FIELDS (DATE FROM TO SUBJECT "
-           b"CONTENT-TYPE CC REPLY-TO LIST-POST DISPOSITION-NOTIFICATION-TO X-PRIORITY)])")
-ANSWER = (b'* 5 FETCH (UID 4711 RFC822.SIZE 1500 FLAGS (\\Seen) INTERNALDATE "01-Jan-2024 10:00:00 +0000" '
-          b'BODYSTRUCTURE ("text" "plain" ("charset" "us-ascii") NIL NIL "7bit" 1200 16 NIL NIL NIL NIL) '
-          b"BODY[HEADER.FIELDS (DATE FROM TO SUBJECT)] {150}\r\n" + b"Subject: a header of 150 octets\r\n".ljust(148, b"x") + b"\r\n)\r\n")
-LINE = (b'* %d FETCH (UID %d FLAGS (\\Seen) ENVELOPE ("Mon, 01 Jan 2024 10:00:00 +0000" "bench message number %d" '
-        b'(("Sender" NIL "s" "example.org")) (("Sender" NIL "s" "example.org")) (("Sender" NIL "s" "example.org")) '
-        b'(("User" NIL "u" "example.org")) NIL NIL NIL "<%d.bench@example.org>"))\r\n')
+WEBMAIL = (
+    b"UID FETCH 4711:4760 (UID RFC822.SIZE FLAGS INTERNALDATE BODYSTRUCTURE BODY.PEEK[HEADER.FIELDS (DATE FROM TO SUBJECT "
+    b"CONTENT-TYPE CC REPLY-TO LIST-POST DISPOSITION-NOTIFICATION-TO X-PRIORITY)])"
+)
+ANSWER = (
+    b'* 5 FETCH (UID 4711 RFC822.SIZE 1500 FLAGS (\\Seen) INTERNALDATE "01-Jan-2024 10:00:00 +0000" '
+    b'BODYSTRUCTURE ("text" "plain" ("charset" "us-ascii") NIL NIL "7bit" 1200 16 NIL NIL NIL NIL) '
+    b"BODY[HEADER.FIELDS (DATE FROM TO SUBJECT)] {150}\r\n"
+    + b"Subject: a header of 150 octets\r\n".ljust(148, b"x")
+    + b"\r\n)\r\n"
+)
+LINE = (
+    b'* %d FETCH (UID %d FLAGS (\\Seen) ENVELOPE ("Mon, 01 Jan 2024 10:00:00 +0000" "bench message number %d" '
+    b'(("Sender" NIL "s" "example.org")) (("Sender" NIL "s" "example.org")) (("Sender" NIL "s" "example.org")) '
+    b'(("User" NIL "u" "example.org")) NIL NIL NIL "<%d.bench@example.org>"))\r\n'
+)
 
 
 class Session:
@@ -60,7 +69,9 @@ def noop():
 
 
 def uidfetch():
-    return Session().command, itertools.repeat((b"UID FETCH 5 (UID FLAGS RFC822.SIZE)", b"* 5 FETCH (UID 5 FLAGS (\\Seen) RFC822.SIZE 1500)\r\n"))
+    return Session().command, itertools.repeat(
+        (b"UID FETCH 5 (UID FLAGS RFC822.SIZE)", b"* 5 FETCH (UID 5 FLAGS (\\Seen) RFC822.SIZE 1500)\r\n")
+    )
 
 
 def webmail():
@@ -75,6 +86,7 @@ def pipelined():
         session.number += 50
         session.core.client_received(b"a1 NOOP\r\n" * 50)
         session.core.upstream_received(b"".join(b"g%d OK done\r\n" % n for n in range(first, first + 50)))
+
     return fifty, itertools.repeat(())
 
 
@@ -82,9 +94,9 @@ def lines():
     session = Session()
     session.core.client_received(b"a1 FETCH 1:* (UID FLAGS ENVELOPE)\r\n")
     stream = b"".join(LINE % (n, n, n, n) for n in range(10_000, 20_000))
-    chunks = [(stream[i:i + CHUNK],) for i in range(0, len(stream) - CHUNK, CHUNK)]
+    chunks = [(stream[i : i + CHUNK],) for i in range(0, len(stream) - CHUNK, CHUNK)]
     # the cycle must be seamless: drop the head's and the tail's partial lines
-    chunks[-1] = (stream[CHUNK * (len(chunks) - 1):],)
+    chunks[-1] = (stream[CHUNK * (len(chunks) - 1) :],)
     return session.core.upstream_received, itertools.cycle(chunks)
 
 

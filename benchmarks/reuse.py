@@ -7,6 +7,7 @@
 Everything on one CPU.  The subject is the gate with credential_cache = "60s" (imapgate-pool); imapgate-pool-log is
 the same with its log line for each session.  What this started it stops again.  Exit status 0: every target is met.
 """
+
 import bench
 import targets
 
@@ -22,8 +23,10 @@ def med(values):
 def rows(recs, subject, metrics):
     """(metric, what, figure, bound, met) for each target."""
     for m in metrics:
-        by = {n: {(r["run"], r["rep"]): r for r in recs if r["metric"] == m and r["target"] == n and r.get("count")}
-              for n in (subject, "direct")}
+        by = {
+            n: {(r["run"], r["rep"]): r for r in recs if r["metric"] == m and r["target"] == n and r.get("count")}
+            for n in (subject, "direct")
+        }
         mine, bare = by[subject], by["direct"]
         both = [k for k in mine if k in bare]
         if not both:
@@ -43,13 +46,20 @@ def rows(recs, subject, metrics):
 
 
 def show(recs, subject, metrics):
-    print(f"\ntargets of {subject} (everything on one CPU, medians; a ratio is the median of those within a repetition)\n")
+    print(
+        f"\ntargets of {subject} (everything on one CPU, medians; a ratio is the median of those within a repetition)\n"
+    )
     found = list(rows(recs, subject, metrics))
     for m, what, figure, bound, met in found:
         print(f"{m:10} {what:27} {bench.fmt(figure):>7}  {bound:14} {'ok' if met else 'SHORT'}")
     print("\n.. list-table::\n   :header-rows: 1\n")
-    for row in [("Metric", "Figure", subject, "Target", "Met"),
-                *((f"``{m}``", what, bench.fmt(figure), bound, "yes" if met else "no") for m, what, figure, bound, met in found)]:
+    for row in [
+        ("Metric", "Figure", subject, "Target", "Met"),
+        *(
+            (f"``{m}``", what, bench.fmt(figure), bound, "yes" if met else "no")
+            for m, what, figure, bound, met in found
+        ),
+    ]:
         print("\n".join(f"   {'*' if i == 0 else ' '} - {cell}" for i, cell in enumerate(row)))
     return 0 if found and all(row[-1] for row in found) else 1
 

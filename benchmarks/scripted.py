@@ -6,6 +6,7 @@
 Prints its port, then answers each line on its standard input with a line of JSON: the connections
 it holds and the literal octets it has handed to the kernel. Ends at the end of its input.
 """
+
 import asyncio
 import json
 import re
@@ -14,7 +15,7 @@ import sys
 
 CAPABILITY = b"IMAP4rev1 SASL-IR LITERAL+ AUTH=PLAIN UIDPLUS IDLE UNSELECT"
 MARKER = re.compile(rb"\{([0-9]+)(\+?)\}\r\n\Z")
-BLOCK = b"All work and no play makes a dull message body, line after line of it.....\r\n" * 840   # about 64 KiB
+BLOCK = b"All work and no play makes a dull message body, line after line of it.....\r\n" * 840  # about 64 KiB
 
 
 class Upstream:

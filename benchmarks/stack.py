@@ -7,6 +7,7 @@ Everything lives under $BENCH_ROOT (default /tmp/imapgate-bench); all listeners 
 on 127.0.0.1. Only processes started here are signalled, by pid. The gate and the Python
 relays run in the environment of the interpreter that runs this file (or $BENCH_VENV).
 """
+
 import fcntl
 import os
 import shutil
@@ -66,9 +67,28 @@ def pem():
     d("tls")
     if not os.path.exists(PEM):
         key, crt = (os.path.join(ROOT, "tls", n) for n in ("key.pem", "cert.pem"))
-        subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
-                        "-days", "3650", "-subj", "/CN=localhost", "-keyout", key, "-out", crt],
-                       check=True, capture_output=True)
+        subprocess.run(
+            [
+                "openssl",
+                "req",
+                "-x509",
+                "-newkey",
+                "ec",
+                "-pkeyopt",
+                "ec_paramgen_curve:P-256",
+                "-nodes",
+                "-days",
+                "3650",
+                "-subj",
+                "/CN=localhost",
+                "-keyout",
+                key,
+                "-out",
+                crt,
+            ],
+            check=True,
+            capture_output=True,
+        )
         put(PEM, open(key).read() + open(crt).read())
         for p in (key, crt, PEM):
             os.chmod(p, 0o644)
@@ -120,12 +140,20 @@ service stats {{
 
 def conf_backend():
     dr = d("direct")
-    put(f"{dr}/users", "".join(
-        f"{u}:{{PLAIN}}{PASSWORD}:::::\n" for u in
-        [f"u{i}" for i in range(1, NUSERS + 1)] + ["big1", "many1", "app1"]))
+    put(
+        f"{dr}/users",
+        "".join(
+            f"{u}:{{PLAIN}}{PASSWORD}:::::\n"
+            for u in [f"u{i}" for i in range(1, NUSERS + 1)] + ["big1", "many1", "app1"]
+        ),
+    )
     os.chmod(f"{dr}/users", 0o644)
-    return put(f"{dr}/dovecot.conf", DOVECOT_COMMON.format(
-        dir=dr, name="benchbackend", tls=os.path.join(ROOT, "tls"), port=BACKEND, tlsport=BACKEND_TLS) + f"""
+    return put(
+        f"{dr}/dovecot.conf",
+        DOVECOT_COMMON.format(
+            dir=dr, name="benchbackend", tls=os.path.join(ROOT, "tls"), port=BACKEND, tlsport=BACKEND_TLS
+        )
+        + f"""
 mail_location = maildir:{MAIL}/%u
 mail_fsync = never
 maildir_very_dirty_syncs = yes
@@ -146,26 +174,37 @@ service imap {{
   process_min_avail = 4
   process_limit = 6000
 }}
-""")
+""",
+    )
 
 
 def conf_dovecot():
     dr = d("dovecot")
-    return put(f"{dr}/dovecot.conf", DOVECOT_COMMON.format(
-        dir=dr, name="benchproxy", tls=os.path.join(ROOT, "tls"),
-        port=PORTS["dovecot"][0], tlsport=PORTS["dovecot"][1]) + f"""
+    return put(
+        f"{dr}/dovecot.conf",
+        DOVECOT_COMMON.format(
+            dir=dr,
+            name="benchproxy",
+            tls=os.path.join(ROOT, "tls"),
+            port=PORTS["dovecot"][0],
+            tlsport=PORTS["dovecot"][1],
+        )
+        + f"""
 auth_cache_size = 16M
 passdb {{
   driver = static
   args = nopassword=y proxy=y host=127.0.0.1 port={BACKEND}
 }}
-""")
+""",
+    )
 
 
 def conf_nginx():
     dr = d("nginx")
     p, t = PORTS["nginx"]
-    return put(f"{dr}/nginx.conf", f"""
+    return put(
+        f"{dr}/nginx.conf",
+        f"""
 load_module /usr/lib/nginx/modules/ngx_mail_module.so;
 user nobody nogroup;
 worker_processes 2;
@@ -197,13 +236,16 @@ mail {{
   server {{ listen 127.0.0.1:{p} backlog=4096; protocol imap; }}
   server {{ listen 127.0.0.1:{t} ssl backlog=4096; protocol imap; }}
 }}
-""")
+""",
+    )
 
 
 def conf_haproxy():
     dr = d("haproxy")
     p, t = PORTS["haproxy"]
-    return put(f"{dr}/haproxy.cfg", f"""
+    return put(
+        f"{dr}/haproxy.cfg",
+        f"""
 global
   maxconn 9000
   nbthread 2
@@ -220,17 +262,20 @@ frontend tls
   default_backend imap
 backend imap
   server s1 127.0.0.1:{BACKEND}
-""")
+""",
+    )
 
 
 def conf_imapproxy():
     dr = d("imapproxy")
     os.chmod(dr, 0o777)
-    return put(f"{dr}/imapproxy.conf", f"""server_hostname 127.0.0.1
+    return put(
+        f"{dr}/imapproxy.conf",
+        f"""server_hostname 127.0.0.1
 connect_retries 3
 connect_delay 1
 cache_size 6000
-listen_port {PORTS['imapproxy'][0]}
+listen_port {PORTS["imapproxy"][0]}
 listen_address 127.0.0.1
 server_port {BACKEND}
 cache_expiration_time 300
@@ -241,12 +286,13 @@ protocol_log_filename {dr}/protocol.log
 syslog_facility LOG_MAIL
 syslog_prioritymask LOG_ERR
 send_tcp_keepalives no
-enable_select_cache {os.environ.get('BENCH_IMAPPROXY_SELECT_CACHE', 'no')}
+enable_select_cache {os.environ.get("BENCH_IMAPPROXY_SELECT_CACHE", "no")}
 foreground_mode yes
 force_tls no
 enable_admin_commands no
 ipversion_only 4
-""")
+""",
+    )
 
 
 def conf_imapgate(name="imapgate", cache="0s", **limits):
@@ -254,7 +300,9 @@ def conf_imapgate(name="imapgate", cache="0s", **limits):
     dr = d(name)
     p, t = PORTS[name]
     bounds = {"connections_per_address": 100_000, "connections_per_user_address": 100_000, **limits}
-    return put(f"{dr}/imapgate.toml", f"""
+    return put(
+        f"{dr}/imapgate.toml",
+        f"""
 [[listener]]
 endpoint = "tcp:{p}:interface=127.0.0.1:backlog=4096"
 tls = "none"
@@ -275,12 +323,21 @@ mode = "pass"
 credential_cache = "{cache}"
 
 [limits]
-""" + "".join(f"{k} = {v}\n" for k, v in bounds.items()))
+"""
+        + "".join(f"{k} = {v}\n" for k, v in bounds.items()),
+    )
 
 
 def imapgate_cmd(*which):
-    return [os.path.join(VENV, "bin/twistd"), "-n", "--pidfile=", *os.environ.get("BENCH_TWISTD", "").split(),
-            "imapgate", "--config", conf_imapgate(*which)]
+    return [
+        os.path.join(VENV, "bin/twistd"),
+        "-n",
+        "--pidfile=",
+        *os.environ.get("BENCH_TWISTD", "").split(),
+        "imapgate",
+        "--config",
+        conf_imapgate(*which),
+    ]
 
 
 def perdition_cmd(tls):
@@ -288,22 +345,65 @@ def perdition_cmd(tls):
     open(log, "a").close()
     shutil.chown(log, "nobody", "nogroup")
     port = PORTS["perdition"][1 if tls else 0]
-    cmd = ["perdition", "--no_daemon", "--protocol", "IMAP4S" if tls else "IMAP4", "--bind_address", "127.0.0.1",
-           "--listen_port", str(port), "--outgoing_server", "127.0.0.1", "--outgoing_port", str(BACKEND),
-           "--no_lookup", "--map_library", "", "--pid_file", "", "--username", "nobody", "--group", "nogroup",
-           "--connection_limit", "0", "--timeout", "3600", "--server_resp_line", "--quiet",
-           "--imap_capability", "IMAP4 IMAP4REV1 LITERAL+ IDLE",
-           "--log_facility", log,
-           "--config_file", "/dev/null"]
+    cmd = [
+        "perdition",
+        "--no_daemon",
+        "--protocol",
+        "IMAP4S" if tls else "IMAP4",
+        "--bind_address",
+        "127.0.0.1",
+        "--listen_port",
+        str(port),
+        "--outgoing_server",
+        "127.0.0.1",
+        "--outgoing_port",
+        str(BACKEND),
+        "--no_lookup",
+        "--map_library",
+        "",
+        "--pid_file",
+        "",
+        "--username",
+        "nobody",
+        "--group",
+        "nogroup",
+        "--connection_limit",
+        "0",
+        "--timeout",
+        "3600",
+        "--server_resp_line",
+        "--quiet",
+        "--imap_capability",
+        "IMAP4 IMAP4REV1 LITERAL+ IDLE",
+        "--log_facility",
+        log,
+        "--config_file",
+        "/dev/null",
+    ]
     if tls:
-        cmd += ["--ssl_mode", "ssl_listen", "--ssl_cert_file", f"{ROOT}/tls/cert.pem", "--ssl_key_file",
-                f"{ROOT}/tls/key.pem", "--ssl_listen_ciphers", "DEFAULT"]
+        cmd += [
+            "--ssl_mode",
+            "ssl_listen",
+            "--ssl_cert_file",
+            f"{ROOT}/tls/cert.pem",
+            "--ssl_key_file",
+            f"{ROOT}/tls/key.pem",
+            "--ssl_listen_ciphers",
+            "DEFAULT",
+        ]
     return cmd
 
 
 def relay(mode, reactor, name, *extra):
     p, t = PORTS[name]
-    cmd = [os.path.join(VENV, "bin/python"), os.path.join(HERE, "relays/twisted_relay.py"), mode, reactor, str(p), str(BACKEND)]
+    cmd = [
+        os.path.join(VENV, "bin/python"),
+        os.path.join(HERE, "relays/twisted_relay.py"),
+        mode,
+        reactor,
+        str(p),
+        str(BACKEND),
+    ]
     if t:
         cmd += ["--tls", str(t), PEM]
     return [cmd + list(extra)]
@@ -336,7 +436,7 @@ def stat(pid):
             s = f.read()
     except OSError:
         return None
-    r = s[s.rindex(")") + 2:].split()
+    r = s[s.rindex(")") + 2 :].split()
     if r[0] == "Z":
         return None
     return int(r[1]), int(r[19]), sum(map(int, r[11:15]))
@@ -413,7 +513,7 @@ def stop(name):
     every = [(p, stat(p)[1]) for p in tree(mine) if stat(p)]
     for sig, wait in ((signal.SIGTERM, 5), (signal.SIGKILL, 2)):
         left = [(p, st) for p, st in every if (stat(p) or (0, 0))[1] == st]
-        for p, _ in (left if sig == signal.SIGKILL or name == "perdition" else [x for x in left if x[0] in mine]):
+        for p, _ in left if sig == signal.SIGKILL or name == "perdition" else [x for x in left if x[0] in mine]:
             try:
                 os.kill(p, sig)
             except ProcessLookupError:
@@ -428,12 +528,14 @@ def stop(name):
 
 
 def msg(i, size):
-    head = (f"Return-Path: <s{i}@example.org>\r\nMessage-ID: <{i}.bench@example.org>\r\n"
-            f"Date: Mon, 0{1 + i % 9} Jan 2024 10:00:00 +0000\r\nFrom: Sender {i} <s{i}@example.org>\r\n"
-            f"To: User <u@example.org>\r\nSubject: bench message number {i}\r\n\r\n").encode()
+    head = (
+        f"Return-Path: <s{i}@example.org>\r\nMessage-ID: <{i}.bench@example.org>\r\n"
+        f"Date: Mon, 0{1 + i % 9} Jan 2024 10:00:00 +0000\r\nFrom: Sender {i} <s{i}@example.org>\r\n"
+        f"To: User <u@example.org>\r\nSubject: bench message number {i}\r\n\r\n"
+    ).encode()
     line = b"The quick brown fox jumps over the lazy dog, said the benchmark again and ag\r\n"
     n = size - len(head)
-    return head + (line * (n // len(line) + 1))[:n - 2] + b"\r\n"
+    return head + (line * (n // len(line) + 1))[: n - 2] + b"\r\n"
 
 
 def maildir(user, sizes):

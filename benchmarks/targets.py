@@ -8,6 +8,7 @@ Always with everything on one CPU (--pin) and the default reactor. What this sta
 again; what already ran stays. The end of the output is a table for docs/performance.rst.
 The exit status is 0 when every selected target is met.
 """
+
 import argparse
 import glob
 import sys
@@ -19,8 +20,9 @@ import stack
 
 class Bound(NamedTuple):
     """One target: the subject's figure, divided by the reference's, against a bound."""
+
     metric: str
-    figure: str             # a key of a record: "proxy_cpu_per" (lower is better) or "rate"
+    figure: str  # a key of a record: "proxy_cpu_per" (lower is better) or "rate"
     reference: str
     bound: float
 
@@ -42,10 +44,10 @@ BOUNDS = [
 
 class Verdict(NamedTuple):
     bound: Bound
-    mine: float             # medians over the repetitions
+    mine: float  # medians over the repetitions
     theirs: float
-    ratio: float            # median of the ratios within a repetition
-    low: float              # least and greatest of these ratios
+    ratio: float  # median of the ratios within a repetition
+    low: float  # least and greatest of these ratios
     high: float
     errors: int
     runs: int
@@ -54,7 +56,9 @@ class Verdict(NamedTuple):
     def ok(self):
         if not self.runs or self.errors:
             return False
-        return self.ratio <= self.bound.bound if self.bound.figure == "proxy_cpu_per" else self.ratio >= self.bound.bound
+        return (
+            self.ratio <= self.bound.bound if self.bound.figure == "proxy_cpu_per" else self.ratio >= self.bound.bound
+        )
 
 
 def verdicts(recs, subject="imapgate", metrics=None):
@@ -63,14 +67,29 @@ def verdicts(recs, subject="imapgate", metrics=None):
     for b in BOUNDS:
         if metrics and b.metric not in metrics:
             continue
-        mine, theirs = ({(r["run"], r["rep"]): r for r in recs if r["metric"] == b.metric and r["target"] == n and r.get(b.figure)}
-                        for n in (subject, b.reference))
+        mine, theirs = (
+            {(r["run"], r["rep"]): r for r in recs if r["metric"] == b.metric and r["target"] == n and r.get(b.figure)}
+            for n in (subject, b.reference)
+        )
         both = [k for k in mine if k in theirs]
         ratios = [mine[k][b.figure] / theirs[k][b.figure] for k in both]
-        failed = sum(r["errors"] + r["stuck"] + ("setup_error" in r)
-                     for r in recs if r["metric"] == b.metric and r["target"] == subject)
-        out.append(Verdict(b, bench.med([mine[k][b.figure] for k in both]), bench.med([theirs[k][b.figure] for k in both]),
-                           bench.med(ratios), min(ratios, default=float("nan")), max(ratios, default=float("nan")), failed, len(both)))
+        failed = sum(
+            r["errors"] + r["stuck"] + ("setup_error" in r)
+            for r in recs
+            if r["metric"] == b.metric and r["target"] == subject
+        )
+        out.append(
+            Verdict(
+                b,
+                bench.med([mine[k][b.figure] for k in both]),
+                bench.med([theirs[k][b.figure] for k in both]),
+                bench.med(ratios),
+                min(ratios, default=float("nan")),
+                max(ratios, default=float("nan")),
+                failed,
+                len(both),
+            )
+        )
     return out
 
 
@@ -86,8 +105,17 @@ def rst(found, subject):
     rows = [head]
     for v in found:
         bound, word = verdict_text(v)
-        rows.append((f"``{v.bound.metric}``", v.bound.text, bench.fmt(v.mine), f"{v.bound.reference}: {bench.fmt(v.theirs)}",
-                     f"{v.ratio:.2f} ({v.low:.2f} to {v.high:.2f})", bound, "yes" if word == "ok" else word))
+        rows.append(
+            (
+                f"``{v.bound.metric}``",
+                v.bound.text,
+                bench.fmt(v.mine),
+                f"{v.bound.reference}: {bench.fmt(v.theirs)}",
+                f"{v.ratio:.2f} ({v.low:.2f} to {v.high:.2f})",
+                bound,
+                "yes" if word == "ok" else word,
+            )
+        )
     out = [".. list-table::", "   :header-rows: 1", ""]
     for row in rows:
         out += [("   * - " if i == 0 else "     - ") + cell for i, cell in enumerate(row)]
@@ -100,8 +128,10 @@ def show(recs, subject="imapgate", metrics=None):
     print("\ntargets (everything on one CPU, medians; the ratio is the median of the ratios within a repetition)\n")
     for v in found:
         bound, word = verdict_text(v)
-        print(f"{v.bound.metric:11} {v.bound.text:24} {subject} {bench.fmt(v.mine):>7}  {v.bound.reference:8} {bench.fmt(v.theirs):>7}  "
-              f"ratio {v.ratio:5.2f} ({v.low:.2f}-{v.high:.2f}, {v.runs} runs)  {bound:12}  {word}")
+        print(
+            f"{v.bound.metric:11} {v.bound.text:24} {subject} {bench.fmt(v.mine):>7}  {v.bound.reference:8} {bench.fmt(v.theirs):>7}  "
+            f"ratio {v.ratio:5.2f} ({v.low:.2f}-{v.high:.2f}, {v.runs} runs)  {bound:12}  {word}"
+        )
     print("\n" + rst(found, subject) + "\n")
     return 0 if found and all(v.ok for v in found) else 1
 
@@ -128,7 +158,9 @@ def main(doc=__doc__, subject="imapgate", targets="direct,tw-bytes,nginx", metri
         for n in started:
             stack.start(n)
         path = bench.results(o)
-        recs = bench.measure([bench.Target(n) for n in names if n in o.targets.split(",") or n == o.subject], chosen, o, path)
+        recs = bench.measure(
+            [bench.Target(n) for n in names if n in o.targets.split(",") or n == o.subject], chosen, o, path
+        )
     finally:
         if not o.no_stop:
             for n in reversed(started):

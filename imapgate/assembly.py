@@ -29,7 +29,7 @@ from imapgate.auth.oauth import Bearer
 from imapgate.auth.proofs import Proofs
 from imapgate.auth.upstream_identity import Authorisation, DovecotMaster, PasswordMap, UpstreamIdentity
 from imapgate.auth.verify import Chain, Verifier
-from imapgate.config import types
+from imapgate.config import load_plugins, types
 from imapgate.config.types import AuthMode, ClientEndpoint, Configuration, Tls
 from imapgate.limits import Limits
 from imapgate.log import log
@@ -39,6 +39,7 @@ from imapgate.net.directory import Directory, Moves
 from imapgate.net.eager import EagerReactor
 from imapgate.net.tls import client_creator
 from imapgate.net.upstream import Door
+from imapgate.plugins.runner import PluginFault, Plugins
 from imapgate.pooling.connection import Terms
 from imapgate.routing.endpoints import Endpoints
 from imapgate.routing.http import HttpLookup
@@ -119,6 +120,7 @@ def upstream_of(
 class Assembly:
     """Everything that one configuration is made into, and that is not shared with the next one.
 
+    :param report: told whenever a plugin fails
     :param earlier: the assembly that is replaced; an upstream that has not changed goes over to the new one
     :raise ConfigurationError: something cannot be used, and nothing was changed.
     """
@@ -130,6 +132,8 @@ class Assembly:
         proofs: Proofs,
         moves: Moves,
         earlier: Assembly | None = None,
+        *,
+        report: Callable[[PluginFault], None],
     ) -> None:
         self.configuration = configuration
         self._reactor = reactor
@@ -150,6 +154,7 @@ class Assembly:
                 self.upstreams[name] = upstream_of(
                     reactor, configured, configuration.limits, profile=profile, alone=alone
                 )
+        self.plugins = self._plugins(report)
         self._elsewhere: OrderedDict[tuple[str, str, int], Upstream] = OrderedDict()
         identities = {
             name: _identity(each.master)
@@ -180,6 +185,18 @@ class Assembly:
         agent, pool = persistent_agent(self._reactor, lambda host: client_creator(host, ca, False))
         self._closers.append(pool.closeCachedConnections)
         return agent
+
+    # --- plugins ----------------------------------------------------------------------------------------
+
+    def _plugins(self, report: Callable[[PluginFault], None]) -> Plugins | None:
+        configuration, reactor = self.configuration, self._reactor
+        if not configuration.plugins:
+            return None
+        loaded = load_plugins(configuration.plugins, configuration.path)
+        in_thread = partial(deferToThreadPool, reactor, reactor.getThreadPool())
+        plugins = Plugins(loaded, reactor, defer_to_thread=in_thread, report=report)
+        self._closers.append(plugins.stop)
+        return plugins
 
     # --- auth -------------------------------------------------------------------------------------------
 

@@ -54,9 +54,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _check_config(options: argparse.Namespace) -> int:
-    from imapgate.config import load, weakened
+    from imapgate.config import load, load_plugins, weakened
 
     configuration = load(options.file)
+    load_plugins(configuration.plugins, options.file)
     for sentence in weakened(configuration):
         print(f"weakened: {sentence}")
     print(f"{options.file}: good")

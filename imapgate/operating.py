@@ -106,6 +106,14 @@ class GateOperator:
         figures.update({f"upstream_{name}": gate.pools.book.counts[name] for name in COUNTED})
         return [{"name": name, "value": value} for name, value in figures.items()]
 
+    def _plugins(self) -> Sequence[Row]:
+        plugins = self._service.gate.plugins
+        return [] if plugins is None else plugins.rows()
+
+    def _audit(self) -> Sequence[Row]:
+        trail = self._service.gate.trail
+        return [] if trail is None else trail.rows()
+
     def _config(self) -> Sequence[Row]:
         configuration = self._service.configuration
         rows: list[Row] = [{"key": "file", "value": str(configuration.path or "command line")}]
@@ -127,7 +135,14 @@ class GateOperator:
 
     async def act(self, command: str, arguments: Mapping[str, str]) -> Sequence[Row]:
         """Carry out a command that changes something."""
-        return await _ACT[command](self, arguments)
+        fields = {"admin.command": command, "admin.arguments": [f"{key}={value}" for key, value in arguments.items()]}
+        try:
+            rows = await _ACT[command](self, arguments)
+        except Refused as refused:
+            self._service.record("admin.action", "no", {**fields, "reason": str(refused)})
+            raise
+        self._service.record("admin.action", "ok", fields)
+        return rows
 
     async def _kick(self, arguments: Mapping[str, str]) -> Sequence[Row]:
         who = arguments["who"]
@@ -206,6 +221,7 @@ class GateOperator:
 
     def trace(self, user: str, seconds: int | None, write: Callable[[Row], None]) -> Callable[[], None]:
         """Pass each redacted line of this user's sessions on, of those that log in from now on."""
+        self._service.record("admin.action", "ok", {"admin.command": "trace", "admin.arguments": [f"user={user}"]})
         journal = self._service.gate.journal
         tap = Tap(user.encode(), write)
         journal.taps.append(tap)
@@ -245,6 +261,8 @@ _SHOW: dict[str, Callable[[GateOperator], Sequence[Row]]] = {
     "pins": GateOperator._pins,
     "stats": GateOperator._stats,
     "config": GateOperator._config,
+    "plugins": GateOperator._plugins,
+    "audit": GateOperator._audit,
 }
 _ACT = {
     "kick": GateOperator._kick,

@@ -7,7 +7,7 @@ import os
 import random
 import secrets
 import signal
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -42,7 +42,9 @@ from imapgate.net.proxy_protocol import TrustedProxies
 from imapgate.net.sockets import Sockets
 from imapgate.net.tls import ServerCertificates
 from imapgate.operating import GateOperator
+from imapgate.plugins.runner import PluginFault
 from imapgate.pooling.book import Book
+from imapgate.recording import Recording
 from imapgate.session.effects import Failed
 from imapgate.session.session import SHUTTING_DOWN
 
@@ -93,6 +95,7 @@ class GateService(Service):
         self.moves = Moves()
         self.closed = False  # to new clients, for good
         self.draining = False
+        self._replaced: list[Assembly] = []  # by a reload, but some sessions are of it
         self._unusable: dict[str, str] = {}  # what the last probe could not use, and why
         self._looping = [LoopingCall(self._probe), LoopingCall(self._tick)]
         for looping in self._looping:
@@ -100,7 +103,9 @@ class GateService(Service):
 
         proofs = Proofs(secrets.token_bytes(32), configuration.auth.credential_cache)
         book = Book(upstream_connections_at_most(limits), random.random)
-        self.assembly = Assembly(reactor, configuration, proofs, self.moves)
+        self.assembly = Assembly(reactor, configuration, proofs, self.moves, report=self._plugin_failed)
+        audit = configuration.audit
+        self.recording = None if audit is None else Recording(reactor, audit)
         self.gate = Gate(
             reactor,
             limits,
@@ -110,6 +115,9 @@ class GateService(Service):
             Penalties(limits.failed_login_delays),
             Census(limits, clients_at_most(limits)),
             Journal(self._trace_of(configuration)),
+            self.assembly.plugins,
+            None if self.recording is None else self.recording.trail,
+            None if self.recording is None else self.recording.auditing,
         )
         self._factories = self._entrances(configuration, self.gate)
 
@@ -179,6 +187,13 @@ class GateService(Service):
     def startService(self) -> None:
         """Serve."""
         super().startService()
+        try:
+            if self.recording is not None:
+                self.recording.start()
+            if self.assembly.plugins is not None:
+                self.assembly.plugins.start()
+        except ConfigurationError as error:
+            raise SystemExit(f"imapgate: {error}") from None
         gc.freeze()  # what the modules made lives for ever, and need not be looked at again and again
         self._reactor.callWhenRunning(self._running)
 
@@ -242,7 +257,10 @@ class GateService(Service):
             self._looping[1].stop()
         for number, before in self._signals.items():
             signal.signal(number, before)
-        self.assembly.close()
+        for assembly in (*self._replaced, self.assembly):
+            assembly.close()
+        if self.recording is not None:
+            await self.recording.stop()
         self._notifier.close()
         if self.gate.journal.trace is not None:
             self.gate.journal.trace.close()
@@ -267,6 +285,11 @@ class GateService(Service):
 
     def _tick(self) -> None:
         self.gate.pools.ticked()
+        if self._replaced:
+            used = {id(session.gate.directory) for session in self.sessions}
+            for assembly in [each for each in self._replaced if id(each.directory) not in used]:
+                self._replaced.remove(assembly)
+                assembly.close()
 
     async def _probe(self) -> None:
         """See, without logging in, which endpoints can be used, and which mechanisms they offer."""
@@ -295,7 +318,7 @@ class GateService(Service):
         path = earlier.configuration.path
         configuration = earlier.configuration if path is None else load(path)
         proofs = self.gate.pools.proofs
-        assembly = Assembly(self._reactor, configuration, proofs, self.moves, earlier)
+        assembly = Assembly(self._reactor, configuration, proofs, self.moves, earlier, report=self._plugin_failed)
         limits = configuration.limits
         trace = self.gate.journal.trace
         if configuration.trace != earlier.configuration.trace:
@@ -305,24 +328,43 @@ class GateService(Service):
             table=table(configuration.extra_verbs),
             directory=assembly.directory,
             journal=Journal(trace, self.gate.journal.taps),
+            plugins=assembly.plugins,
         )
         try:
             factories = self._entrances(configuration, gate)
+            if assembly.plugins is not None:
+                assembly.plugins.start()
             self._relisten(factories)
         except ConfigurationError:
             assembly.close()
             raise
         if configuration.admin != earlier.configuration.admin:
             log.warn("the control sockets stay where they are: their paths change with a restart only")
+        if configuration.audit != earlier.configuration.audit:
+            log.warn("the audit trail goes on as it was: its settings change with a restart only")
         self._factories, self.gate, self.assembly = factories, gate, assembly
         gate.penalties.configure(limits.failed_login_delays)
         gate.census.configure(limits, clients_at_most(limits))
         proofs.seconds = configuration.auth.credential_cache
         gate.pools.configure(limits, upstream_connections_at_most(limits))
         gate.pools.retire(self._is_outdated)
-        self._reactor.callLater(earlier.configuration.limits.login_time, earlier.close)  # logins may be under way there
+        self._replaced.append(earlier)
         if trace is not None:
             trace.close()  # it may have been rotated
+        self.record("config.reload", "ok", {"config.file": str(path or "")})
+
+    def record(self, event: str, outcome: str, fields: Mapping[str, object]) -> None:
+        """Put what happened to the gate itself into the audit trail."""
+        if self.recording is not None:
+            self.recording.trail.record(event, outcome, fields)
+
+    def _plugin_failed(self, fault: PluginFault) -> None:
+        log.error(
+            "plugin {plugin} failed: {kind} in {hook}: {text} session={session}",
+            plugin=fault.plugin, kind=fault.kind, hook=fault.hook, text=fault.text, session=fault.session_id or "-",
+        )  # fmt: skip
+        fields = {"policy.plugin": fault.plugin, "policy.hook": fault.hook, "error.kind": fault.kind}
+        self.record("plugin.error", "error", {**fields, "reason": fault.text, "session.id": fault.session_id})
 
     def _relisten(self, factories: dict[str, IProtocolFactory]) -> None:
         """Listen where the new factories say; one that cannot be bound leaves everything as it was."""
@@ -352,9 +394,12 @@ class GateService(Service):
     def reloaded(self) -> None:
         """Reload, and say in the log what came of it."""
         self._notifier.reloading()
+        if self.recording is not None:
+            self.recording.trail.reopen()  # whatever is wrong with the configuration: the file was renamed
         try:
             self.reload()
         except ConfigurationError as error:
+            self.record("config.reload", "error", {"reason": str(error)})
             log.error("nothing is reloaded, all stays as it was: {problems}", problems=str(error))
         else:
             log.info("configuration and certificates reloaded")

@@ -118,7 +118,7 @@ def test_terms() -> None:
 
 def assembled(configuration: Configuration = CONFIGURATION, earlier: Assembly | None = None) -> Assembly:
     """An assembly on a reactor of its own."""
-    return Assembly(Reactor(), configuration, Proofs(b"key", 0.0), Moves(), earlier)
+    return Assembly(Reactor(), configuration, Proofs(b"key", 0.0), Moves(), earlier, report=lambda fault: None)
 
 
 @pytest.mark.parametrize(

@@ -166,11 +166,33 @@ def test_check_config_bad(
 
 def test_check_config_later_features(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Keys whose features come later are refused by name."""
-    later = GOOD + '[audit]\nfile = "audit.jsonl"\n\n[[plugin]]\nuse = "readonly"\n'
+    later = GOOD + 'pool_mode = "shared"\nidle_poll = "60s"\n'
     status, _, err = check(tmp_path / "imapgate.toml", later, capsys)
     assert status == 1
-    for name in ("audit", "plugin"):
-        assert re.search(rf"\b{name}\b", err), name
+    for name in ("pool_mode", "idle_poll"):
+        assert re.search(rf"\bupstream\.main\.{name}: .*not built yet", err), name
+
+
+def test_check_config_with_an_audit_trail(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An audit trail is checked like everything else; the file is not made."""
+    file = tmp_path / "imapgate.toml"
+    status, out, err = check(file, GOOD + '[audit]\nfile = "audit.jsonl"\n', capsys)
+    assert (status, err) == (0, "")
+    assert re.fullmatch(rf"weakened: audit\.checkpoint_key: .*\n{file}: good\n", out)
+    assert not (tmp_path / "audit.jsonl").exists()
+    status, out, err = check(file, GOOD + '[audit]\nfile = "audit.log"\n', capsys)
+    assert (status, out) == (1, "")
+    assert err == f"{file}: audit.file: audit.log: expected a name that ends in .jsonl\n"
+
+
+def test_check_config_loads_the_plugins(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Plugins are loaded, so that what they have against their options is told, too."""
+    file = tmp_path / "imapgate.toml"
+    text = GOOD + '[[plugin]]\nuse = "readonly"\nlevel = "none"\n'
+    assert check(file, text, capsys) == (0, f"{file}: good\n", "")
+    status, out, err = check(file, text.replace('level = "none"', 'level = "nine"'), capsys)
+    assert (status, out) == (1, "")
+    assert err.startswith(f"{file}: plugin[0].level: expected one of")
 
 
 def test_check_config_of_no_file(tmp_path: Path) -> None:

@@ -1,26 +1,31 @@
-"""The ready-made files of conf/: configurations, the systemd unit, the fail2ban filter."""
+"""The ready-made files of conf/: configurations, the systemd unit, the fail2ban filter, the audit file's rotation."""
 
 from __future__ import annotations
 
+import os
 import re
-import shutil
+import subprocess
 import textwrap
 import tomllib
 from dataclasses import fields
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import get_args
 
 import attrs
 import pytest
 
-from imapgate.config import load, parse
+from imapgate.config import load, load_plugins, parse
 from imapgate.config.endpoints import server_endpoint
 from imapgate.config.types import (
     Admin,
+    Audit,
+    AuditSink,
     Auth,
     CertificatePair,
     Listener,
     Master,
+    PluginEntry,
     RoutingRule,
     SqlLookup,
     Trace,
@@ -31,9 +36,10 @@ from imapgate.config.values import duration, size
 from imapgate.config.weaknesses import weakened
 from imapgate.errors import ConfigurationError
 from imapgate.limits import DEFAULTS, Limits
-from tests.config.configurations import CONF, NOW, PLAIN, make_pair
+from tests.config.configurations import CONF, NOW, PLAIN, make_pair, make_signing_key
 
 DOCS = CONF.parent / "docs"
+LOGS = "/var/log/imapgate"
 
 
 @pytest.mark.parametrize(
@@ -51,20 +57,25 @@ DOCS = CONF.parent / "docs"
         ),
         ("master.toml", []),
         ("routing.toml", []),
+        ("audit.toml", []),
+        ("readonly.toml", []),
     ],
 )
 def test_ready_made_configuration(name: str, weaker: list[str], tmp_path: Path) -> None:
     """The files of conf/ load as they are, once the files that they name are there, and weaken what they say."""
-    shutil.copy(CONF / name, tmp_path)
-    text = (CONF / name).read_text()
+    text = (CONF / name).read_text().replace(LOGS, str(tmp_path))
+    (tmp_path / name).write_text(text)
     for chain, key in re.findall(r'certificate = "([^"]+)", private_key = "([^"]+)"', text):
         pair = make_pair(tmp_path, "made")
         pair.certificate.rename(tmp_path / chain)
         pair.private_key.rename(tmp_path / key)
-    for named in re.findall(r'^(?:file|password_file|table) = "([^"]+)"', text, re.MULTILINE):
+    for named in re.findall(r'^checkpoint_key = "([^"]+)"', text, re.MULTILINE):
+        make_signing_key(tmp_path / named)
+    for named in re.findall(r'^(?:file|password_file|table) = "([^"]+(?<!jsonl))"', text, re.MULTILINE):
         (tmp_path / named).write_text("canary\n")
         (tmp_path / named).chmod(0o600)
     configuration = load(tmp_path / name)
+    load_plugins(configuration.plugins, configuration.path)
     assert weakened(configuration, now=NOW) == weaker
 
 
@@ -150,13 +161,79 @@ def test_socket_unit() -> None:
         assert server_endpoint(endpoint, CONF).domain == "INET6"
 
 
-TABLES = (Listener, CertificatePair, Upstream, Master, Auth, *get_args(Verifier), RoutingRule, SqlLookup, Admin, Trace)
+def rotation(folder: Path) -> str:
+    """Return the logrotate file for `folder`, in which the gate is told by a line in the file ``told`` there."""
+    text = (CONF / "logrotate" / "imapgate").read_text()
+    text, users = re.subn("su imapgate imapgate", f"su {os.geteuid()} {os.getegid()}", text)
+    text, told = re.subn(r"(?<=postrotate\n).*", f"echo told >> {folder}/told", text)
+    assert (users, told) == (1, 1)
+    return text.replace(LOGS, str(folder))
+
+
+def rotate(folder: Path, *words: str) -> str:
+    """Run logrotate on the files of `folder`, as if a day had passed; gives what it said of it."""
+    (folder / "rotation").write_text(rotation(folder))
+    done = subprocess.run(
+        ["logrotate", *words, "--force", "--state", folder / "state", folder / "rotation"],
+        env={"PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+def test_logrotate_understands_the_file(tmp_path: Path) -> None:
+    """logrotate has nothing to complain of, and would rename the audit file to one that still is a ``.jsonl``."""
+    (tmp_path / "audit.jsonl").write_text("{}\n")
+    said = rotate(tmp_path, "--debug")
+    complaints = re.findall(r"^(?:error|warning): .*", said, re.MULTILINE)
+    assert [line for line in complaints if "in debug mode does nothing" not in line] == []
+    (new,) = re.findall(rf"^renaming {tmp_path}/audit.jsonl to {tmp_path}/(.*)$", said, re.MULTILINE)
+    assert fnmatch(new, "*.jsonl*")
+    assert "told" in said
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["audit.jsonl", "rotation"]
+
+
+def test_logrotate_renames_and_makes_nothing(tmp_path: Path) -> None:
+    """Files are renamed and neither copied nor packed, once; the new one is the gate's to make, which is told once."""
+    written = {"audit.jsonl": "1\n", "audit-0a1b2c.jsonl": "2\n"}  # the second is of another process
+    for name, text in written.items():
+        (tmp_path / name).write_text(text)
+    inodes = {file.stat().st_ino for file in tmp_path.glob("*.jsonl")}
+    for _ in range(2):  # what was rotated is not rotated again
+        rotate(tmp_path)
+        files = sorted(tmp_path.glob("*.jsonl*"))
+        assert [re.sub(r"-[0-9]{8}-[0-9]{10}$", "", file.name) for file in files] == sorted(written)
+        assert not {file.name for file in files} & written.keys()
+        assert {file.stat().st_ino for file in files} == inodes
+        assert (tmp_path / "told").read_text() == "told\n"
+
+
+def test_the_gate_is_told_of_a_rotation() -> None:
+    """The last line of the rotation is one that a shell understands; the unit's reload is the SIGHUP that it means."""
+    (line,) = re.findall(r"postrotate\n(.*)\n +endscript", (CONF / "logrotate" / "imapgate").read_text())
+    program = f"systemctl() {{ [ $1 = reload ] && echo $2 || return $ACTIVE; }}\n{line}"
+    for active, said in (("0", "imapgate\n"), ("3", "")):
+        done = subprocess.run(
+            ["/bin/sh", "-c", program], env={"ACTIVE": active}, capture_output=True, text=True, timeout=60, check=True
+        )
+        assert (done.stdout, done.stderr) == (said, "")
+
+
+TABLES = (
+    *(Listener, CertificatePair, Upstream, Master, Auth, *get_args(Verifier), RoutingRule, SqlLookup, Admin, Trace),
+    *(Audit, AuditSink, PluginEntry),
+)
+NO_KEYS = {"verifiers", "lookup", "password", "sinks", "options", "base"}
 
 
 def test_every_key_is_documented_with_its_default() -> None:
     """The reference page names every key, and gives each limit the default that it has."""
     page = (DOCS / "configuration.rst").read_text()
-    keys = {field.name for table in TABLES for field in attrs.fields(table)} - {"verifiers", "lookup", "password"}
+    keys = {field.name for table in TABLES for field in attrs.fields(table)} - NO_KEYS
     assert [key for key in keys if not re.search(rf"[`.]{key}\]?``", page)] == []
     rows = dict(re.findall(r'^   \* - ``(\w+)``\n     - ``"?([^`"]+)"?``$', page, re.MULTILINE))
     assert rows.keys() == {limit.name for limit in fields(Limits)} - {"failed_login_delays"}
@@ -180,7 +257,7 @@ def test_the_examples_of_the_documentation_are_toml(monkeypatch: pytest.MonkeyPa
     """Each TOML example of the reference page can be read, and holds only keys that exist."""
     page = (DOCS / "configuration.rst").read_text()
     examples = re.findall(r"^( *)\.\. code-block:: toml\n\n((?:\1   .*\n|\n)+)", page, re.MULTILINE)
-    assert len(examples) == 11
+    assert len(examples) == 14
     for variable in re.findall(r'env = "(\w+)"', page):
         monkeypatch.setenv(variable, "canary")
     for _, example in examples:

@@ -302,19 +302,21 @@ def test_trace(tmp_path: Path) -> None:
 # --- what is let go ---------------------------------------------------------------------------------
 
 
-def test_f15_logins_that_are_under_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What an earlier configuration had is let go when no login can ask it any more, and not before."""
+def test_f15_what_sessions_began_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an earlier configuration had is let go when no session of it is left, and not before."""
     closed: list[Assembly] = []
     monkeypatch.setattr(Assembly, "close", lambda self: closed.append(self))
     running = Written(tmp_path)
     earlier = running.service.assembly
     early = Patron(running)
     running.reloads(TOML)
-    running.reactor.advance(30)
+    running.reactor.advance(50)
     early.says(b"a LOGIN alice pw\r\n")
-    assert early.protocol._gate.directory is earlier.directory
+    assert early.protocol.gate.directory is earlier.directory
+    running.reactor.advance(50)
     assert closed == []
-    running.reactor.advance(30)
+    early.leaves()
+    running.reactor.advance(1)
     assert closed == [earlier]
 
 

@@ -453,6 +453,7 @@ _FLOORS = (
     ("net", ()),
     ("auth", ()),
     ("routing", ()),
+    ("plugins", ()),
     ("", ("log", "web")),
     ("session", ()),
     ("pooling", ()),

@@ -94,6 +94,8 @@ _TABLE = (
     Command("pins", "sessions that hold an upstream connection for themselves, and why"),
     Command("stats", "figures of the gate since it started"),
     Command("config", "the configuration in force, without secrets"),
+    Command("plugins", "every plugin: how often it was asked, refused and failed"),
+    Command("audit", "the audit trail's file and sinks, and how they fare"),
     Command(
         "kick",
         "end a user's sessions, or one session",

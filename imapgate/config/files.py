@@ -5,17 +5,22 @@ Knows certificates and keys.  The functions called ``…_faults`` say what makes
 
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
 from imapgate.config.types import CertificatePair
 from imapgate.limits import MIB
 
 LARGEST = 16 * MIB
 """Octets; no certificate or secret is larger, and what is larger is not read."""
+
+NEW_KEY = "make one by: openssl genpkey -algorithm ed25519 -out FILE"
 
 
 class Unusable(Exception):
@@ -82,6 +87,34 @@ def folder_faults(path: Path) -> list[str]:
         return [f"{path}: cannot be used: {error.strerror}"]
 
 
+def append_faults(path: Path) -> list[str]:
+    """Say why the file `path` cannot be added to or, where it is not there, made; a link is none.  Usually nothing."""
+    if faults := folder_faults(path.parent):
+        return faults
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        return [f"{path.parent}: no file can be made there by the user that this runs as"]
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        return [f"{path}: cannot be used: {error.strerror}"]
+    if not stat.S_ISREG(mode):
+        return [f"{path}: is not a regular file"]
+    if not os.access(path, os.R_OK | os.W_OK):
+        return [f"{path}: cannot be read and written by the user that this runs as"]
+    return []
+
+
+def signing_key_faults(path: Path) -> list[str]:
+    """Say why the file `path` is no Ed25519 key of its owner's alone; usually nothing."""
+    try:
+        key = _private_key(path)
+    except Unusable as error:
+        return [f"{error}; {NEW_KEY}"]
+    return private_faults(path) if isinstance(key, Ed25519PrivateKey) else [f"{path}: is no Ed25519 key; {NEW_KEY}"]
+
+
 def read_certificates(path: Path) -> list[x509.Certificate]:
     """Return the certificates of a PEM file, of which there is at least one, or raise `Unusable`."""
     try:
@@ -107,15 +140,19 @@ def _size(path: Path) -> int:
     return status.st_size
 
 
-def _public_key(path: Path) -> bytes:
-    """Return the public half of a private key, as DER."""
+def _private_key(path: Path) -> PrivateKeyTypes:
     octets = read_file(path)
     try:
-        key = serialization.load_pem_private_key(octets, None)
+        return serialization.load_pem_private_key(octets, None)
     except TypeError:
         raise Unusable(f"{path}: is encrypted; the gate cannot ask for a passphrase") from None
     except Exception:  # cryptography raises several kinds, all meaning the same to the operator
         raise Unusable(f"{path}: holds no PEM private key that can be read") from None
+
+
+def _public_key(path: Path) -> bytes:
+    """Return the public half of a private key, as DER."""
+    key = _private_key(path)
     return key.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 

@@ -8,23 +8,24 @@ by name.  Must not know the reactor or `net/`.
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
+from imapgate.config.audit import read_audit
 from imapgate.config.auth import read_auth
 from imapgate.config.bounds import read_limits
 from imapgate.config.files import folder_faults
 from imapgate.config.listeners import read_listeners
+from imapgate.config.plugins import read_plugins
 from imapgate.config.routing import Surroundings, read_routing
 from imapgate.config.table import Problems, Table, flag, of_text, path_in, text
 from imapgate.config.types import Admin, Auth, Configuration, Listener, Trace
 from imapgate.config.upstreams import read_upstreams
 from imapgate.config.values import Unfit, duration, unix_path
 from imapgate.errors import ConfigurationError
-
-LATER = {"audit": "the audit trail", "plugin": "plugins"}
 
 REFRAMING = frozenset({"STARTTLS", "AUTHENTICATE", "LOGIN", "LOGOUT", "IDLE", "COMPRESS", "UID"})
 """Verbs after which the bytes mean something else: passing them through unknown would open the gate."""
@@ -63,8 +64,7 @@ def from_options(
         document["audit"] = {"file": audit_log}
     if control is not None:
         document["admin"] = {"control": control}
-    if plugins := list(plugins):
-        document["plugin"] = [{"use": name} for name in plugins]
+    document["plugin"] = entries = [{"use": name} for name in plugins]
     names = {
         "listener[0]": "--listen",
         "listener[0].endpoint": "--listen",
@@ -74,10 +74,11 @@ def from_options(
         "upstream.main.endpoints": "--upstream",
         "upstream.main.endpoints[0]": "--upstream",
         "upstream.main.pool_mode": "--pool-mode",
-        "audit": "--audit-log",
+        "audit.file": "--audit-log",
         "admin.control": "--control",
-        "plugin": "--plugin",
     }
+    for index in range(len(entries)):
+        names |= {f"plugin[{index}].use": "--plugin", f"plugin[{index}].name": "--plugin"}
     return parse(document, "command line", Path.cwd(), names=names)
 
 
@@ -100,19 +101,23 @@ def parse(
         [listener.name for listener in listeners] if _whole(document.get("listener"), listeners) else None,
         auth.mode if auth else None,
     )
+    admin = _admin(table.table("admin"), base, listeners)
+    trace = _trace(table.table_if_any("trace"), base)
     configuration = Configuration(
         listeners=listeners,
         upstreams=upstreams,
         routing=read_routing(table.table("routing"), base, around),
         auth=auth or Auth(),
         limits=read_limits(table.table("limits")),
-        admin=_admin(table.table("admin"), base, listeners),
-        trace=_trace(table.table_if_any("trace"), base),
+        admin=admin,
+        trace=trace,
+        audit=read_audit(table.table_if_any("audit"), base, _taken(listeners, admin, trace)),
+        plugins=read_plugins(table, base),
         allow_root=table.take("allow_root", flag, False),
         extra_verbs=tuple(table.values("extra_verbs", of_text(_verb))),
         path=path,
     )
-    table.finish(LATER)
+    table.finish()
     if problems.found:
         raise ConfigurationError(problems.found)
     return configuration
@@ -150,6 +155,17 @@ def _trace(table: Table | None, base: Path) -> Trace | None:
         for fault in folder_faults(file.parent):
             table.add("file", fault)
     return Trace(user, file, until) if user and file and until else None
+
+
+def _taken(listeners: tuple[Listener, ...], admin: Admin, trace: Trace | None) -> dict[str, str]:
+    """Return the paths at which the gate has something of its own, with the words for it."""
+    taken = {os.path.realpath(listener.endpoint.path): "a listener" for listener in listeners if listener.endpoint.path}
+    for path, key in ((admin.control, "admin.control"), (admin.control_read, "admin.control_read")):
+        if path is not None:
+            taken[os.path.realpath(path)] = key
+    if trace is not None:
+        taken[os.path.realpath(trace.file)] = "trace.file"
+    return taken
 
 
 def _verb(value: str) -> str:

@@ -122,6 +122,10 @@ class Table:
         self._known.append(key)
         return Table(self._problems, self.where(key), self._entries.get(key, {}))
 
+    def rest(self) -> dict[str, object]:
+        """Return what was not asked for, by its keys: for whoever knows what that may be."""
+        return {key: self._entries[key] for key in self.names() if key not in self._known}
+
     def table_if_any(self, key: str) -> Table | None:
         """Return the table `key`; None where it is absent."""
         table = self.table(key)

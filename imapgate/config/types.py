@@ -322,6 +322,78 @@ class Trace:
     """Seconds after the start, or after the reload that brought the table."""
 
 
+class Durability(StrEnum):
+    """How sure it is that the audit trail has what a client was told."""
+
+    DURABLE = "durable"
+    """On disk before the client sees the outcome; commands are refused as long as the disk fails."""
+    BUFFERED = "buffered"
+    """Nobody waits; commands are refused as long as more waits for the disk than is kept in memory."""
+    BEST_EFFORT = "best-effort"
+    """Nobody waits, and no command is refused: what finds no room is lost, and counted."""
+
+
+class SearchCriteria(StrEnum):
+    """How the audit trail records what was searched for."""
+
+    HASH = "hash"
+    TEXT = "text"
+
+
+class SinkKind(StrEnum):
+    """Where else the records of the audit trail go, and in which form."""
+
+    SYSLOG = "syslog"
+    """RFC 5424."""
+    JOURNALD = "journald"
+    """The journal's native protocol."""
+    UNIX = "unix"
+    """The lines of the file, to a Unix socket."""
+
+
+@attrs.frozen
+class AuditSink:
+    """One ``[[audit.sink]]``: where the records go beside the file."""
+
+    kind: SinkKind
+    address: ClientEndpoint
+    """``unix:``; of syslog, ``tcp:`` and ``tls:``, too."""
+    facility: int = 10
+    """RFC 5424 §6.2.1; of syslog and journald."""
+    ca: Path | None = None
+    """The only roots to trust; None: the system's.  Of ``tls:`` only."""
+    server_name: str | None = None
+    """Which the certificate must bear; None: the host's.  Of ``tls:`` only."""
+
+
+@attrs.frozen
+class Audit:
+    """``[audit]``: the record of who did what to which message."""
+
+    file: Path
+    durability: Durability = Durability.BUFFERED
+    checkpoint_key: Path | None = None
+    """An Ed25519 private key, PEM; None: no checkpoint is signed."""
+    search_criteria: SearchCriteria = SearchCriteria.HASH
+    subjects: bool = False
+    """Whether the subjects of messages are recorded."""
+    sinks: tuple[AuditSink, ...] = ()
+
+
+@attrs.frozen
+class PluginEntry:
+    """One ``[[plugin]]``, in the order in which they are asked; what its options mean is the plugin's to know."""
+
+    use: str
+    """A bundled name, an entry point, or a dotted path."""
+    name: str
+    """What it is called in the log and in the audit trail; `use` where it is not written."""
+    options: Mapping[str, object]
+    """Every other key, as it was read."""
+    base: Path
+    """What a relative path among them is relative to."""
+
+
 @attrs.frozen
 class Configuration:
     """Everything the operator decides, checked."""
@@ -333,6 +405,8 @@ class Configuration:
     limits: Limits = DEFAULTS
     admin: Admin = Admin()
     trace: Trace | None = None
+    audit: Audit | None = None
+    plugins: tuple[PluginEntry, ...] = ()
     allow_root: bool = False
     extra_verbs: tuple[str, ...] = ()
     """Upper case."""

@@ -14,11 +14,15 @@ from pathlib import Path
 from imapgate.config.files import Unusable, private_faults, read_certificates
 from imapgate.config.types import (
     Admin,
+    Audit,
     Auth,
     AuthMode,
     Configuration,
+    Durability,
     HtpasswdVerifier,
     Listener,
+    PluginEntry,
+    SearchCriteria,
     Tls,
     Upstream,
 )
@@ -42,6 +46,10 @@ def weakened(configuration: Configuration, *, now: datetime | None = None) -> li
         sentences.extend(f"upstream.{upstream.name}.{sentence}" for sentence in _upstream(upstream, now))
     sentences.extend(f"auth.{sentence}" for sentence in _auth(configuration.auth))
     sentences.extend(f"admin.{sentence}" for sentence in _admin(configuration.admin))
+    if configuration.audit:
+        sentences.extend(f"audit.{sentence}" for sentence in _audit(configuration.audit, now))
+    for index, plugin in enumerate(configuration.plugins):
+        sentences.extend(f"plugin[{index}].{sentence}" for sentence in _plugin(plugin))
     sentences.extend(f"limits.{sentence}" for sentence in _limits(configuration.limits))
     if trace := configuration.trace:
         sentences.append(f"trace: what {trace.user} does is being written to {trace.file}.")
@@ -95,6 +103,29 @@ def _admin(admin: Admin) -> Iterator[str]:
         else:
             if mode & 0o022:
                 yield f"{key}: others can put a socket of their own into {path.parent} (mode {stat.S_IMODE(mode):03o})."
+
+
+def _audit(audit: Audit, now: datetime) -> Iterator[str]:
+    if audit.durability is Durability.BEST_EFFORT:
+        yield "durability: commands go on while the disk fails, so that what they do may not be recorded."
+    if audit.checkpoint_key is None:
+        yield "checkpoint_key: missing, so that whoever can write to the file can forge the whole of it."
+    if audit.search_criteria is SearchCriteria.TEXT:
+        yield f"search_criteria: what people search for is written to {audit.file}."
+    if audit.subjects:
+        yield f"subjects: the subjects of messages are written to {audit.file}."
+    for index, sink in enumerate(audit.sinks):
+        if sink.address.kind == "tcp" and not sink.address.local:
+            yield f"sink[{index}].address: the record of who reads what goes to {sink.address.text} in clear."
+        if sink.ca:
+            for sentence in _expiry(sink.ca, now, last_only=True):
+                yield f"sink[{index}].ca: {sentence}"
+
+
+def _plugin(plugin: PluginEntry) -> Iterator[str]:
+    for key, fails in (("on_error", "fails"), ("on_timeout", "does not answer in time")):
+        if plugin.options.get(key) == "open":
+            yield f"{key}: whatever {plugin.name} might have refused is let through where it {fails}."
 
 
 def _limits(limits: Limits) -> Iterator[str]:

@@ -36,6 +36,10 @@ class Failure(Enum):
     """It could not be found out which upstream the user belongs to."""
     NO_LOGIN = "no-login"
     """The operator lets this user in at another time."""
+    POLICY = "policy"
+    """A plugin refuses the login."""
+    UNRECORDED = "unrecorded"
+    """Nothing may be done that cannot be put into the audit trail, and it cannot be written."""
     LIMIT = "limit"
     """A limit of the gate's own, such as connections of one user."""
 
@@ -55,6 +59,8 @@ ANSWERS: dict[Failure, tuple[bytes, bytes, bytes]] = {
     Failure.BUSY: (b"NO", b"UNAVAILABLE", b"All connections to the mail server are in use; try again later"),
     Failure.UNROUTABLE: (b"NO", b"UNAVAILABLE", b"The mail server of this user cannot be found out; try again later"),
     Failure.NO_LOGIN: (b"NO", b"UNAVAILABLE", b"No login at this time; try again later"),
+    Failure.POLICY: (b"NO", b"NOPERM", b"The login is refused"),
+    Failure.UNRECORDED: (b"NO", b"UNAVAILABLE", b"No login at this time; try again later"),
     Failure.LIMIT: (b"NO", b"LIMIT", b"Too many connections of this user from this address"),
 }
 """Completion, response code and text of the client's answer, where a login fails."""

@@ -11,18 +11,49 @@ from twisted.python.failure import Failure as TwistedFailure
 from imapgate.log import log
 from imapgate.model.failure import Failure
 from imapgate.model.secret import Secret
+from imapgate.model.verdict import Disconnect
 from imapgate.net.dial import Client, Upstream
 from imapgate.net.directory import Refusal
 from imapgate.net.gate import Gate
 from imapgate.net.pools import Account, Lease
-from imapgate.session.effects import Answer, Challenge, Failed, Granted, Login
+from imapgate.net.upstream import UpstreamProtocol
+from imapgate.net.watch import Dismissed, Watch
+from imapgate.session.effects import Answer, Challenge, Failed, Granted, Login, Reason
+
+
+class Meanwhile:
+    """Keeps what an upstream connection says while it is not settled whose it is.
+
+    :ivar data: what it said
+    :ivar lost: it is gone
+    """
+
+    def __init__(self, protocol: UpstreamProtocol) -> None:
+        self.data: list[bytes] = []
+        self.lost = False
+        self._protocol = protocol
+        protocol.owner = self
+
+    def upstream_secured(self) -> None:
+        """It is logged in, and never begins TLS any more."""
+
+    def upstream_received(self, data: bytes) -> None:
+        """It says something; enough for now."""
+        self.data.append(data)
+        self._protocol.valve.hold(Reason.VERDICT)
+
+    def upstream_lost(self, reason: TwistedFailure) -> None:
+        """It is gone."""
+        self.lost = True
 
 
 class Attempt:
     """One client's login, from the question to the answer.
 
     :param number: 1 for the first login on this connection
-    :param answered: called with every answer: challenges, then one Granted or Failed; not after :meth:`cancel`.
+    :param answered: called with every answer: challenges, then one Granted or Failed, or Disconnect where a
+        plugin ends the session; not after :meth:`cancel`.
+    :param watch: who watches the session, if anybody does
     """
 
     def __init__(
@@ -31,14 +62,17 @@ class Attempt:
         login: Login,
         number: int,
         gate: Gate,
-        answered: Callable[[Answer], None],
+        answered: Callable[[Answer | Disconnect], None],
+        watch: Watch | None = None,
     ) -> None:
         self._client = client
         self._login = login
         self._number = number
         self._gate = gate
         self._answered = answered
+        self._watch = watch
         self._lease: Lease | None = None
+        self._meanwhile: Meanwhile | None = None
         self._running: Deferred[None] | None = None
 
     def start(self) -> None:
@@ -75,7 +109,9 @@ class Attempt:
         return self._lease
 
     def _broken(self, reason: TwistedFailure) -> None:
-        if not reason.check(CancelledError):
+        if isinstance(reason.value, Dismissed):
+            self._answered(reason.value.said)
+        elif not reason.check(CancelledError):
             log.failure("login attempt failed unexpectedly", reason)
             self._answered(Failed(Failure.LOST))
 
@@ -93,15 +129,44 @@ class Attempt:
             penalties.leave(name)
         if isinstance(outcome, Granted):
             penalties.succeeded(address, name)
-            user = self.lease.account.name
-            if user and not gate.census.log_in(address, user):
-                self.lease.give_back(selected=False)
-                outcome = Failed(Failure.LIMIT)
+            outcome = await self._admitted(outcome)
         elif outcome.failure is Failure.CREDENTIALS:
             hold = max(hold, penalties.failed(clock.seconds(), address, name))
         if hold > 0:
             await deferLater(clock, hold)
         self._answered(outcome)
+        if self._meanwhile is not None and self._meanwhile.data and isinstance(outcome, Granted):
+            self.lease.protocol.valve.free(Reason.VERDICT)
+            self.lease.protocol.dataReceived(b"".join(self._meanwhile.data))
+
+    async def _admitted(self, granted: Granted) -> Granted | Failed:
+        """What becomes of a login that the upstream has granted."""
+        gate, address, user = self._gate, self._client.address, self.lease.account.name
+        refused = None if self._watch is None else await self._refused(self._watch)
+        if refused is None and user and not gate.census.log_in(address, user):
+            refused = Failed(Failure.LIMIT)
+        if refused is not None:
+            self._return(granted)
+        return refused or granted
+
+    async def _refused(self, watch: Watch) -> Failed | None:
+        """Why the plugins do not let the user in; meanwhile nobody listens to the upstream but :class:`Meanwhile`."""
+        lease = self.lease
+        meanwhile = self._meanwhile = Meanwhile(lease.protocol)
+        try:
+            refused = await watch.refuses_user(lease.account)
+        except (CancelledError, Dismissed):
+            lease.destroy()
+            raise
+        return Failed(Failure.LOST) if meanwhile.lost and refused is None else refused
+
+    def _return(self, granted: Granted) -> None:
+        """Return the connection of a login that is refused after all."""
+        meanwhile = self._meanwhile
+        if meanwhile is None or not (meanwhile.lost or meanwhile.data):
+            self.lease.give_back(selected=False)
+        else:
+            self.lease.destroy()
 
     async def _decided(self) -> tuple[Granted | Failed, float]:
         """Return what becomes of the login, and for how many seconds the answer is to be held back."""
@@ -111,9 +176,14 @@ class Attempt:
                 session=self._client.session,
             )
             return Failed(Failure.UNROUTABLE), 0.0
+        watch = self._watch
+        if watch is not None and (refused := await watch.refuses_login(self._login.credentials)) is not None:
+            return refused, 0.0
         account = await self._gate.directory.account(self._client, self._login, self._number)
         if isinstance(account, Refusal):
             return account
+        if watch is not None and (refused := await watch.refuses_route(account)) is not None:
+            return refused, 0.0
         return await self._connected(account), 0.0
 
     async def _connected(self, account: Account) -> Granted | Failed:
@@ -132,5 +202,5 @@ class Attempt:
         self._answered(challenge)
 
 
-def _nobody(answer: Answer) -> None:
+def _nobody(answer: Answer | Disconnect) -> None:
     """Takes answers to a question whose asker has gone (THREATS A51)."""

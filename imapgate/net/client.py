@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from enum import Enum
+from functools import partial
 
 from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import (
@@ -19,8 +20,10 @@ from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure as TwistedFailure
 from zope.interface import implementer
 
+from imapgate.audit.trail import TrailFailed
 from imapgate.model.failure import Failure
 from imapgate.model.pool_mode import PoolMode
+from imapgate.model.verdict import Disconnect
 from imapgate.net.attempt import Attempt
 from imapgate.net.dial import Client, Upstream, address_port
 from imapgate.net.gate import Door, Gate, trustworthy
@@ -28,19 +31,24 @@ from imapgate.net.pools import Account, Lease
 from imapgate.net.tls import describe, server_name
 from imapgate.net.upstream import CLOSE_SECONDS, UpstreamProtocol
 from imapgate.net.valve import Full, Sink, Transport, Valve
+from imapgate.net.watch import Watch
 from imapgate.session.effects import (
     Answer,
     Ask,
     CancelTimer,
     Close,
+    Commit,
     Effect,
     Failed,
     Free,
     Granted,
     Hold,
+    Judge,
+    Judgement,
     LoggedIn,
     Login,
     Reason,
+    Record,
     Release,
     Report,
     Respond,
@@ -50,15 +58,21 @@ from imapgate.session.effects import (
     Side,
     StartTLS,
     Timer,
+    Traced,
+    Violation,
 )
 from imapgate.session.login import Terms
 from imapgate.session.session import ClientSession
+
+_SOFT = (Reason.ANSWER, Reason.VERDICT)
+"""Reasons for which the client is heard once more before it is held: it may have gone."""
 
 
 class Over(Enum):
     """Why the client is not read from any more."""
 
     HALF_CLOSED = "half-closed"
+    RECORDED = "audit record awaited"
 
 
 @implementer(IHalfCloseableProtocol, IHandshakeListener)
@@ -70,7 +84,7 @@ class ClientProtocol(Protocol):
     def __init__(
         self, gate: Gate, door: Door, address: str | None, session: str, left: Callable[[ClientProtocol], None]
     ) -> None:
-        self._gate = gate
+        self.gate = gate
         self._door = door
         self.address = address
         self.client = Client(None, None, session)
@@ -86,6 +100,9 @@ class ClientProtocol(Protocol):
         self._attempt: Attempt | None = None
         self._attempts = 0
         self._answer_awaited = False
+        self._watch: Watch | None = None
+        self._judged_upstream = False  # what it said last is being judged
+        self._suspended = False  # nothing more is done before what was recorded is on disk
         self.account: Account | None = None
         """Whose session it is, once it has logged in."""
         self.lease: Lease | None = None
@@ -117,12 +134,14 @@ class ClientProtocol(Protocol):
 
     def connectionMade(self) -> None:
         """Set the socket up; greet, or begin TLS first."""
-        transport, gate = self.transport, self._gate
+        transport, gate = self.transport, self.gate
         if ITCPTransport.providedBy(transport):
             transport.setTcpNoDelay(True)
             transport.setTcpKeepAlive(True)
         peer, host = address_port(transport.getPeer()), address_port(transport.getHost())
         self.client = Client(peer, host, self.client.session, self._door.name)
+        if gate.watches:
+            self._watch = Watch(gate, self.client, getattr(transport, "proxy_peer", ""))
         self._valve = Valve(transport)
         self._sink = Sink(Full.CLIENT, gate.clock, gate.limits.client_stall, self._stalled)
         transport.registerProducer(self._sink, True)
@@ -163,11 +182,14 @@ class ClientProtocol(Protocol):
         self._sink.stopProducing()
         self.perform(self.session.client_lost())
         if self._counted:
-            self._gate.census.log_out(self.client.address, self.name)
+            self.gate.census.log_out(self.client.address, self.name)
         if self.account is not None:
-            self._gate.pools.leave(self.account)
-        seconds = self._gate.clock.seconds() - self.began
-        self._gate.journal.ended(self.client, self.name, self.session, seconds, (self.octets_in, self.octets_out))
+            self.gate.pools.leave(self.account)
+        if self._watch is not None:
+            octets = self.octets_in, self.octets_out
+            self._watch.closed(self.session.reason, self.session.commands, octets)
+        seconds = self.gate.clock.seconds() - self.began
+        self.gate.journal.ended(self.client, self.name, self.session, seconds, (self.octets_in, self.octets_out))
         self._left(self)
 
     # --- what an upstream connection says ---------------------------------------------------------------
@@ -178,6 +200,8 @@ class ClientProtocol(Protocol):
     def upstream_received(self, data: bytes) -> None:
         """Upstream sent something."""
         self.perform(self.session.upstream_received(data))
+        if self._judged_upstream and self.lease is not None:
+            self.lease.protocol.valve.hold(Reason.VERDICT)
 
     def upstream_lost(self, reason: TwistedFailure) -> None:
         """Upstream is gone."""
@@ -188,17 +212,18 @@ class ClientProtocol(Protocol):
 
     def perform(self, effects: Sequence[Effect]) -> None:
         """Perform effects in order; those that come up meanwhile stand behind them."""
-        if self._performing:
+        if self._performing or self._suspended:
             self._queue += effects
             return
         self._performing = True
         try:
-            for effect in effects:
-                _PERFORM[type(effect)](self, effect)
-            while self._queue:
-                queue, self._queue = self._queue, []
-                for effect in queue:
+            while effects:
+                for done, effect in enumerate(effects, 1):
                     _PERFORM[type(effect)](self, effect)
+                    if self._suspended:
+                        self._queue[:0] = effects[done:]
+                        return
+                effects, self._queue = self._queue, []
         finally:
             self._performing = False
 
@@ -222,7 +247,7 @@ class ClientProtocol(Protocol):
         self._start_tls()
 
     def _hold(self, effect: Hold) -> None:
-        if effect.reason is Reason.ANSWER:  # read on: a client that has gone is to get no connection
+        if effect.reason in _SOFT:  # read on: a client that has gone is to get no connection
             self._answer_awaited = True
         else:
             self._valve.hold(effect.reason)
@@ -233,7 +258,7 @@ class ClientProtocol(Protocol):
 
     def _set_timer(self, effect: SetTimer) -> None:
         self._forget(effect.timer)
-        call = self._gate.clock.callLater(effect.seconds, self._ticked, effect.timer)
+        call = self.gate.clock.callLater(effect.seconds, self._ticked, effect.timer)
         self._timers.append((effect.timer, call))
 
     def _cancel_timer(self, effect: CancelTimer) -> None:
@@ -252,11 +277,15 @@ class ClientProtocol(Protocol):
         self.perform(self.session.ticked(timer))
 
     def _ask(self, effect: Ask) -> None:
-        gate, question = self._gate, effect.question
+        gate, question = self.gate, effect.question
         if isinstance(question, Login):
             self._attempts += 1
-            self._attempt = Attempt(self.client, question, self._attempts, gate, self._answered)
+            self._attempt = Attempt(self.client, question, self._attempts, gate, self._answered, self._watch)
             self._attempt.start()
+        elif isinstance(question, Judge):
+            assert self._watch is not None
+            self._judged_upstream |= question.side is Side.UPSTREAM
+            self._watch.judge(question, self.session.place, self._judged)
         else:
             assert self.account is not None
             self.lease = Lease(gate.pools, self.account, self.client)
@@ -267,14 +296,25 @@ class ClientProtocol(Protocol):
         if self._attempt is not None:
             self._attempt.respond(effect.data)
 
-    def _answered(self, answer: Answer) -> None:
+    def _judged(self, judgement: Judgement) -> None:
+        """The plugins have answered."""
+        if judgement.side is Side.UPSTREAM:
+            self._judged_upstream = False
+            if self.lease is not None and self.lease.connection is not None:
+                self.lease.protocol.valve.free(Reason.VERDICT)
+        self.perform(self.session.answered(judgement))
+
+    def _answered(self, answer: Answer | Disconnect) -> None:
         """A login has an answer."""
         attempt = self._attempt
-        if isinstance(answer, Granted):
+        if isinstance(answer, Disconnect):
+            self._attempt = None
+            self.stop(answer.text.encode())
+        elif isinstance(answer, Granted):
             assert attempt is not None
             self._attempt, self.lease = None, attempt.lease
             account = self.account = attempt.lease.account
-            self._gate.pools.enter(account)
+            self.gate.pools.enter(account)
             if account.mode is PoolMode.SESSION:
                 account.forget_login()
             self._leased(answer)
@@ -290,15 +330,17 @@ class ClientProtocol(Protocol):
         assert lease is not None
         if isinstance(answer, Granted):
             self._bind(lease.protocol)
-            traced = self._gate.journal.wants_trace(self.name)
+            traced = self.gate.journal.wants_trace(self.name)
             answer = answer._replace(traced=traced, mode=account.mode, pinned=account.pinned)
+            if self._watch is not None:
+                answer = self._watch.granted(answer)
         else:
             self.lease = None
         self.perform(self.session.answered(answer))
 
     def _bind(self, upstream: UpstreamProtocol) -> None:
         """Make the connection this client's own, each side paused while the other is full."""
-        gate = self._gate
+        gate = self.gate
         upstream.owner = self
         self._upstream = upstream.transport
         self._sink.feed(upstream.valve)
@@ -327,7 +369,40 @@ class ClientProtocol(Protocol):
         event = effect.event
         if isinstance(event, LoggedIn):
             self._counted = bool(self.name)
-        self._gate.journal.report(self.client, event, self.name)
+        if self._watch is not None and not isinstance(event, Traced | Violation):
+            self._watch.reported(event, self.account)
+            self._commit()
+        self.gate.journal.report(self.client, event, self.name)
+
+    def _record(self, effect: Record) -> None:
+        if self._watch is not None:
+            self._watch.record(*effect)
+
+    def _commit(self, effect: Commit | None = None) -> None:
+        """Do nothing more before all that was recorded is on disk."""
+        waiting = None if self._watch is None else self._watch.committed()
+        if waiting is None:
+            return
+        self._suspended = True
+        self._valve.hold(Over.RECORDED)
+        if self._upstream is not None and self.lease is not None:
+            self.lease.protocol.valve.hold(Over.RECORDED)
+        waiting.addCallbacks(lambda _: self._go_on(), self._unrecorded)
+
+    def _go_on(self) -> None:
+        self._suspended = False
+        self._valve.free(Over.RECORDED)
+        if self._upstream is not None and self.lease is not None:
+            self.lease.protocol.valve.free(Over.RECORDED)
+        queue, self._queue = self._queue, []
+        self.perform(queue)
+
+    def _unrecorded(self, reason: TwistedFailure) -> None:
+        """Nobody may be told what could not be recorded (THREATS F14)."""
+        reason.trap(TrailFailed)
+        self._queue = [effect for effect in self._queue if not isinstance(effect, SendClient | SendUpstream)]
+        self._go_on()
+        self.perform(self.session.recording_failed())
 
     def _close(self, effect: Close) -> None:
         if effect.side is Side.UPSTREAM:
@@ -358,26 +433,38 @@ class ClientProtocol(Protocol):
             transport.abortConnection()
         else:
             self._stop_closing()
-            self._closing = self._gate.clock.callLater(CLOSE_SECONDS, self._abort)
+            self._closing = self.gate.clock.callLater(CLOSE_SECONDS, self._abort)
             transport.loseConnection()
 
     # --- the shell's own --------------------------------------------------------------------------------
 
     def _start_tls(self) -> None:
-        self._closing = self._gate.clock.callLater(self._gate.limits.tls_handshake, self._abort)
+        self._closing = self.gate.clock.callLater(self.gate.limits.tls_handshake, self._abort)
         self.transport.startTLS(self._door.certificates)
 
     def _connected(self) -> None:
         door, secure = self._door, self.client.secure
-        terminated, relayed = self._gate.directory.mechanisms(self.client)
+        terminated, relayed = self.gate.directory.mechanisms(self.client)
         terms = Terms(
             starttls=door.certificates is not None and not secure,
             login=secure or door.plaintext or trustworthy(self.transport),
             relayed=relayed,
             terminated=terminated,
         )
-        self._gate.journal.connected(self.client, describe(self.transport) if secure else None)
-        self.perform(self.session.client_connected(terms))
+        tls = describe(self.transport) if secure else None
+        self.gate.journal.connected(self.client, tls)
+        if self._watch is None:
+            self.perform(self.session.client_connected(terms))
+        else:
+            terms = terms._replace(mask=self._watch.mask)
+            self._watch.connected(self.client, tls, partial(self._admitted, terms))
+
+    def _admitted(self, terms: Terms, last_words: bytes) -> None:
+        """The plugins have seen the client, and may want it to go."""
+        if last_words:
+            self.stop(last_words)
+        else:
+            self.perform(self.session.client_connected(terms))
 
     def _stalled(self) -> None:
         self.perform(self.session.client_lost("client stalled"))
@@ -414,5 +501,7 @@ _PERFORM: dict[type, Callable[..., None]] = {
     Release: ClientProtocol._release,
     Respond: ClientProtocol._respond,
     Report: ClientProtocol._report,
+    Record: ClientProtocol._record,
+    Commit: ClientProtocol._commit,
     Close: ClientProtocol._close,
 }

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from twisted.internet.interfaces import IReactorTime
 
+from imapgate.audit.trail import Trail
 from imapgate.auth.penalties import Penalties
 from imapgate.limits import Limits
 from imapgate.model.commands import Table
@@ -19,6 +20,8 @@ from imapgate.net.pools import Pools
 from imapgate.net.proxy_protocol import Header
 from imapgate.net.tls import ServerCertificates
 from imapgate.net.valve import Transport
+from imapgate.plugins.runner import Plugins
+from imapgate.session.effects import Auditing
 
 
 class Gate(NamedTuple):
@@ -32,6 +35,15 @@ class Gate(NamedTuple):
     penalties: Penalties
     census: Census
     journal: Journal
+    plugins: Plugins | None = None
+    trail: Trail | None = None
+    auditing: Auditing | None = None
+    """How sessions are recorded, where there is a trail."""
+
+    @property
+    def watches(self) -> bool:
+        """Whether sessions are watched at all."""
+        return self.plugins is not None or self.trail is not None
 
 
 class Door(NamedTuple):

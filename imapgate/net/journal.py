@@ -132,7 +132,7 @@ class Journal:
                 user=quoted(event.user), address=address, mechanism=event.mechanism.decode("ascii"),
                 reason=event.failure.value, session=client.session,
             )  # fmt: skip
-        else:
+        elif isinstance(event, Violation):
             self._violation(client, address, event)
 
     def _traced(self, client: Client, event: Traced, user: bytes) -> None:

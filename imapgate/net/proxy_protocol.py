@@ -203,6 +203,12 @@ class ProxiedConnection(ProtocolWrapper):
     transport: interfaces.ITransport
 
     proxy_header: Header | None = None
+
+    @property
+    def proxy_peer(self) -> str:
+        """The balancer's address; empty: a Unix socket."""
+        return getattr(self.transport.getPeer(), "host", "")
+
     _peer: interfaces.IAddress | None = None
     _host: interfaces.IAddress | None = None
     _parser: HeaderParser | None = None

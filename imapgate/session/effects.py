@@ -6,12 +6,17 @@ core later, never from inside.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from enum import Enum
+from types import MappingProxyType
 from typing import NamedTuple
 
+from imapgate.model import capability
 from imapgate.model.failure import Failure
 from imapgate.model.pool_mode import PoolMode
+from imapgate.model.reading import Reading
 from imapgate.model.secret import Credentials, Secret
+from imapgate.model.verdict import Interests, Verdict
 from imapgate.session.link import Link
 
 
@@ -36,6 +41,7 @@ class Reason(Enum):
     """Why the core does not want to hear one side for now."""
 
     ANSWER = "answer awaited"
+    VERDICT = "verdict awaited"
     PIPELINE = "pipeline full"
     CONTINUATION = "continuation awaited"
     LOGOUT = "logout"
@@ -95,7 +101,7 @@ class CancelTimer(NamedTuple):
 class Ask(NamedTuple):
     """Put a question; the session waits for ``answered``."""
 
-    question: Login | Lease
+    question: Login | Lease | Judge
 
 
 class Release(NamedTuple):
@@ -117,6 +123,21 @@ class Report(NamedTuple):
     """Tell the operator's log."""
 
     event: Event
+
+
+class Record(NamedTuple):
+    """Put an event into the audit trail; who, where and when are for whoever writes it to say.
+
+    :ivar outcome: ``ok``, ``no``, ``bad``, ``denied``, ``error`` or ``unknown``
+    """
+
+    event: str
+    outcome: str
+    fields: Mapping[str, object]
+
+
+class Commit(NamedTuple):
+    """Do nothing of what follows before all that was recorded is on disk."""
 
 
 class Close(NamedTuple):
@@ -141,6 +162,8 @@ Effect = (
     | Release
     | Respond
     | Report
+    | Record
+    | Commit
     | Close
 )
 
@@ -165,6 +188,36 @@ class Lease(NamedTuple):
     """Get this client, which is logged in, an upstream connection again."""
 
 
+class Judge(NamedTuple):
+    """Ask the plugins about what has come from one side.
+
+    :ivar hook: what they are asked, as :class:`imapgate.plugins.api.IPlugin` names it
+    :ivar parse: reads what they would put in a command's place
+    """
+
+    side: Side
+    hook: str
+    arguments: tuple[object, ...]
+    parse: Callable[[bytes], Reading] | None = None
+
+
+class Auditing(NamedTuple):
+    """How a session is recorded.
+
+    :ivar durable: a command's outcome is on disk before the client sees it
+    :ivar seconds: the time, for durations
+    :ivar failing: why nothing can be recorded, and so nothing may be done; empty: it can
+    :ivar digest: what is recorded of search criteria
+    :ivar subjects: whether subjects are recorded
+    """
+
+    durable: bool
+    seconds: Callable[[], float]
+    failing: Callable[[], str]
+    digest: Callable[[bytes], Mapping[str, str]]
+    subjects: bool = False
+
+
 class Granted(NamedTuple):
     """The client is logged in; the upstream connection behind ``link`` is its own from now on."""
 
@@ -175,6 +228,12 @@ class Granted(NamedTuple):
     """For how long the connection is the client's."""
     pinned: str = ""
     """Why the connection can never be anybody else's; empty: it may be given back."""
+    interests: Interests | None = None
+    """What the plugins want to be asked about; ``None``: nothing."""
+    auditing: Auditing | None = None
+    """How what it does is recorded; ``None``: not at all."""
+    mask: Callable[[bytes], bytes] = capability.after_login
+    """What the upstream's list of capabilities becomes before the client sees it."""
 
 
 class Challenge(NamedTuple):
@@ -189,9 +248,25 @@ class Failed(NamedTuple):
     failure: Failure
     text: bytes = b""
     """What the client is told in place of the usual text: the operator's words, printable ASCII."""
+    code: bytes = b""
+    """The response code in place of the usual one."""
 
 
-Answer = Granted | Challenge | Failed
+class Judgement(NamedTuple):
+    """What the plugins say.
+
+    :ivar side: whose question it answers
+    :ivar by: the plugin that had the last word
+    :ivar notes: what they want to be recorded of the command
+    """
+
+    side: Side
+    verdict: Verdict
+    by: str = ""
+    notes: Mapping[str, object] = MappingProxyType({})
+
+
+Answer = Granted | Challenge | Failed | Judgement
 
 
 # --- what the log is told -------------------------------------------------------------------------
@@ -226,4 +301,10 @@ class Traced(NamedTuple):
     text: bytes
 
 
-Event = LoggedIn | LoginFailed | Violation | Traced
+class Identified(NamedTuple):
+    """The client has said what it is (RFC 2971), and nobody has verified it."""
+
+    fields: tuple[tuple[bytes, bytes], ...]
+
+
+Event = LoggedIn | LoginFailed | Violation | Traced | Identified

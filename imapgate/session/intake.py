@@ -89,7 +89,7 @@ class Intake:
 
     __slots__ = (
         "_arguments", "_commands", "_limits", "_literal", "_parts", "_reading", "_refusal", "_refusing", "_remaining",
-        "_scanner", "_size", "_streaming", "authenticated", "sending", "utf8",
+        "_scanner", "_size", "_streaming", "authenticated", "sending", "utf8", "watched",
     )  # fmt: skip
 
     def __init__(self, limits: Limits, commands: Table) -> None:
@@ -100,6 +100,8 @@ class Intake:
         self.authenticated = False
         self.utf8 = False
         """Whether UTF8=ACCEPT was enabled, and quoted strings may be UTF-8 (RFC 6855)."""
+        self.watched = False
+        """Whether somebody looks at the message that flows."""
         self._reading: tuple[bytes, Rule] | None = None  # tag and row of the command that is being read
         self._arguments = _NO_ARGUMENTS
         self._parts: list[Part] = []
@@ -119,9 +121,14 @@ class Intake:
         """Whether there is certainly nothing to give before more is fed."""
         return self.sending is Sending.LINE and not self._scanner
 
+    @property
+    def remaining(self) -> int:
+        """Octets of the literal that are still to come."""
+        return self._remaining
+
     def passes(self, data: bytes) -> bool:
         """Whether this is wholly inside a message literal that flows; then it is taken, else :meth:`feed` it."""
-        if self.sending is not Sending.MESSAGE or len(data) > self._remaining or self._scanner:
+        if self.sending is not Sending.MESSAGE or len(data) > self._remaining or self._scanner or self.watched:
             return False
         self._remaining -= len(data)
         return True
@@ -336,3 +343,20 @@ _NEXT: dict[Sending, Callable[[Intake], tuple[Event | None, bool]]] = {
     Sending.IDLE: Intake._next_idle,
     Sending.NOTHING: Intake._next_nothing,
 }
+
+
+def parsed(tag: bytes, line: bytes, limits: Limits, commands: Table, utf8: bool) -> Complete | MessageBegins:
+    """Read a command that a plugin wrote, as if the client had said it.
+
+    :param line: without tag and CRLF; of a command with a message, up to its announcement
+    :raise ClientProtocolError: it is none
+    """
+    intake = Intake(limits, commands)
+    intake.authenticated, intake.utf8 = True, utf8
+    intake.feed(b"%b %b\r\n" % (tag, line))
+    event = intake.next()
+    while type(event) is Prompt:
+        event = intake.next()
+    if isinstance(event, Complete | MessageBegins) and not len(intake):
+        return event
+    raise ClientProtocolError(event.text if isinstance(event, Refused) else "not one whole command")

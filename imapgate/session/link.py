@@ -15,7 +15,7 @@ class Link:
         self.scanner = ResponseScanner(limits.upstream_line)
         self.capabilities = b""
         """What the server last said of its capabilities, as it came."""
-        self.unread: list[tuple[bool, bytes]] = []
+        self.unread: list[tuple[int, bytes]] = []
         """What came in one chunk with the last answer to the login, and is the session's to read."""
         self._number = 0
 

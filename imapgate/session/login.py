@@ -25,6 +25,7 @@ from imapgate.session.effects import (
     Ask,
     Challenge,
     Failed,
+    Identified,
     LoggedIn,
     Login,
     LoginFailed,
@@ -54,12 +55,14 @@ class Terms(NamedTuple):
     :ivar login: a login is allowed on the connection as it is
     :ivar relayed: the mechanisms that upstream is known to offer, and that the gate relays
     :ivar terminated: those that end at the gate
+    :ivar mask: what a list of capabilities becomes before the client sees it
     """
 
     starttls: bool
     login: bool
     relayed: tuple[bytes, ...] = ()
     terminated: tuple[bytes, ...] = capability.TERMINATED
+    mask: Callable[[bytes], bytes] | None = None
 
 
 def identity(command: Command) -> tuple[tuple[bytes, bytes], ...]:
@@ -119,6 +122,8 @@ class ClientLogin:
     """Whether a session may end here without anything being lost."""
     receiving = False
     """Whether a command is under way whose rest the client has still to send."""
+    dismissed = b""
+    """The last words to a client whose session is to end now; empty: it goes on."""
 
     @property
     def leaving(self) -> bool:
@@ -153,12 +158,13 @@ class ClientLogin:
 
     def _capability(self) -> bytes:
         terms = self._terms
-        return capability.before_login(
+        names = capability.before_login(
             starttls=terms.starttls,
             login=terms.login,
             mechanisms=(*terms.terminated, *terms.relayed),
             command=b"LOGIN" in terms.terminated,
         )
+        return names if terms.mask is None else terms.mask(names)
 
     def _do_capability(self, command: Command) -> None:
         self._asked_capability = True
@@ -174,6 +180,7 @@ class ClientLogin:
 
     def _do_id(self, command: Command) -> None:
         self._client_id, self._ttl = identity(command), ttl(command)
+        self._out.effect(Report(Identified(self._client_id)))
         self._out.client(SELF)
         self._ok(command.tag, b"Nice to meet you")
 
@@ -304,23 +311,23 @@ class ClientLogin:
         credentials = self._login.credentials
         user = b"" if credentials is None else credentials.user
         completion, code, text = ANSWERS[answer.failure]
-        end = partial(self._end, completion, code, answer.text or text)
+        end = partial(self._end, completion, answer.code or code, answer.text or text)
+        if answer.failure is not Failure.CANCELLED:
+            self._out.effect(Report(LoginFailed(user, self._login.mechanism, answer.failure)))
         if credentials is not None and self._login.mechanism in _TOKENS and answer.failure is Failure.CREDENTIALS:
             self._prompt(b"+ %b\r\n" % bearer.REFUSED, lambda data: end())
         else:
             end()
-        if answer.failure is not Failure.CANCELLED:
-            self._out.effect(Report(LoginFailed(user, self._login.mechanism, answer.failure)))
 
     def granted(self, capabilities: bytes) -> bytes:
         """Tell the client that it is logged in; return the user name that it gave (none, where relayed)."""
         self.waiting = None
         credentials = self._login.credentials
         user = b"" if credentials is None else credentials.user
+        self._out.effect(Report(LoggedIn(user, self._login.mechanism)))
         if self._asked_capability:  # as Dovecot's own proxy does: the list that it holds is out of date
             self._out.client(b"* CAPABILITY %b\r\n" % capabilities)
         self._end(b"OK", b"CAPABILITY " + capabilities, b"Logged in")
-        self._out.effect(Report(LoggedIn(user, self._login.mechanism)))
         return user
 
 

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from imapgate.session.effects import Effect, SendClient, SendUpstream
+from imapgate.session.effects import Commit, Effect, Record, SendClient, SendUpstream
 
 
 class Outbox:
-    """Gathers writes to both sides, and effects, in order; writes to one side are joined."""
+    """Gathers writes to both sides, and effects, in order; writes to one side are joined.
 
-    __slots__ = ("_client", "_effects", "_upstream")
+    What is to be recorded comes before all else.
+
+    :ivar durable: and before it is on disk nothing else is done
+    """
+
+    __slots__ = ("_client", "_effects", "_records", "_upstream", "durable")
 
     def __init__(self) -> None:
+        self._records: list[Effect] = []
+        self.durable = False
         self._client: list[bytes] = []
         self._upstream: list[bytes] = []
         self._effects: list[Effect] = []
@@ -28,10 +35,19 @@ class Outbox:
         self._flush()
         self._effects.append(effect)
 
+    def record(self, record: Record) -> None:
+        """Put an event into the audit trail."""
+        self._records.append(record)
+
     def take(self) -> list[Effect]:
         """Return everything, in order, and be empty again."""
         self._flush()
         effects, self._effects = self._effects, []
+        if self._records:
+            records, self._records = self._records, []
+            if self.durable:
+                records.append(Commit())
+            effects = records + effects
         return effects
 
     def _flush(self) -> None:

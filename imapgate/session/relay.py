@@ -14,13 +14,14 @@ from collections.abc import Callable, Iterable
 from imapgate.errors import ClientProtocolError, UpstreamProtocolError
 from imapgate.limits import Limits
 from imapgate.model import capability
-from imapgate.model.commands import Changes, Command, arguments
+from imapgate.model.commands import Changes, Command, Table, arguments
 from imapgate.model.failure import ANSWERS
 from imapgate.model.pool_mode import PoolMode
 from imapgate.session import intake as takes
-from imapgate.session.effects import Close, Failed, Granted, Reason, Side
+from imapgate.session.deeds import Place
+from imapgate.session.effects import Close, Failed, Granted, Identified, Judgement, Reason, Report, Side
 from imapgate.session.intake import Intake
-from imapgate.session.login import LEAVE, PROMPT, SELF
+from imapgate.session.login import LEAVE, PROMPT, SELF, identity
 from imapgate.session.outbox import Outbox
 from imapgate.session.responses import (
     STATUS,
@@ -35,6 +36,7 @@ from imapgate.session.responses import (
 )
 from imapgate.session.states import CONNECTION, Connection, ConnectionEvent, Head, Sending, SendingEvent
 from imapgate.session.uplink import Uplink
+from imapgate.wire.scanner import LINE
 
 _OUTCOMES = {
     (Changes.SELECTS, True): ConnectionEvent.SELECT_OK,
@@ -47,15 +49,16 @@ class Relay:
     """One client's commands on one upstream connection, or on one after another."""
 
     __slots__ = (
-        "_bye", "_deferred", "_intake", "_leaving", "_limits", "_mode", "_out", "_up", "bad", "connection", "finished",
-        "heard",
+        "_bye", "_deferred", "_intake", "_leaving", "_limits", "_mask", "_mode", "_out", "_up", "bad", "connection",
+        "finished", "heard",
     )  # fmt: skip
 
-    def __init__(self, out: Outbox, intake: Intake, limits: Limits, granted: Granted) -> None:
+    def __init__(self, out: Outbox, intake: Intake, limits: Limits, table: Table, granted: Granted) -> None:
         self._out = out
         self._intake = intake
         self._limits = limits
         self._mode = granted.mode
+        self._mask = granted.mask
         self._up = Uplink(out, intake, limits, granted)
         self._bye = False  # upstream has said it
         self._deferred: list[bytes] = []  # the gate's own lines, while a response is in the middle of a line
@@ -68,12 +71,22 @@ class Relay:
         self.heard = False
         """Upstream has said something since this was last set to ``False``."""
 
+    dismissed = b""
+    """The last words to a client whose session is to end now; empty: it goes on."""
+    place: Place | None = None
+    """The selected mailbox, where anybody watches."""
+
     # --- how it stands ----------------------------------------------------------------------------------
 
     @property
     def pinned(self) -> str:
         """Why the connection can never be anybody else's; empty: it can."""
         return self._up.pinned
+
+    @property
+    def capabilities(self) -> bytes:
+        """What the client is shown of them."""
+        return self._mask(self._up.link.capabilities)
 
     @property
     def _owed(self) -> int:
@@ -184,10 +197,11 @@ class Relay:
     # --- what the gate answers itself -------------------------------------------------------------------
 
     def _do_capability(self, command: Command) -> None:
-        self._say(b"* CAPABILITY %b\r\n" % capability.after_login(self._up.link.capabilities))
+        self._say(b"* CAPABILITY %b\r\n" % self.capabilities)
         self._say(b"%b OK Capabilities listed\r\n" % command.tag)
 
     def _do_id(self, command: Command) -> None:
+        self._out.effect(Report(Identified(identity(command))))
         self._say(SELF)
         self._say(b"%b OK Nice to meet you\r\n" % command.tag)
 
@@ -294,15 +308,15 @@ class Relay:
         self.heard = True
         self.read(self._up.link.scanner.feed(data))
 
-    def read(self, pieces: Iterable[tuple[bool, bytes]]) -> None:
+    def read(self, pieces: Iterable[tuple[int, bytes]]) -> None:
         """Take what a scanner made of what upstream sent."""
         say, up = self._out.client, self._up
-        for careful, piece in pieces:
-            if careful and self._deferred:
+        for kind, piece in pieces:
+            if kind and self._deferred:
                 self._say_deferred()
             if up.traced:
-                up.trace(Side.UPSTREAM, piece.rstrip(b"\r\n") if careful else b"... %d octets of data" % len(piece))
-            if not careful:
+                up.trace_upstream(kind == LINE, piece)
+            if not kind:
                 say(piece)
             elif piece.startswith(b"* "):
                 self._untagged(piece)
@@ -313,13 +327,23 @@ class Relay:
                 self._completed(piece)
             if self.finished:
                 return
+        self._read_all()
+
+    def _read_all(self) -> None:
         if self._deferred and not self.mid_response:
             self._say_deferred()
         self._settle()
 
+    def judged(self, judgement: Judgement) -> None:
+        """Nobody was asked."""
+
     def _say_deferred(self) -> None:
         self._out.client(b"".join(self._deferred))
         self._deferred = []
+
+    def _answer(self, tag: bytes, outcome: bytes, line: bytes) -> None:
+        """Complete a command that upstream knows by this tag."""
+        self._out.client(line)
 
     def _untagged(self, line: bytes) -> None:
         word = keyword(line)
@@ -327,10 +351,10 @@ class Relay:
             if needs_care(STATUS.match(line)):
                 line = with_tag(without_referral(line), self._tags())
                 self._capable(line)
-                line = masked(line)
+                line = masked(line, self._mask)
         elif word == b"CAPABILITY":
             self._capable(line)
-            line = masked(line)
+            line = masked(line, self._mask)
         elif word == b"ESEARCH":
             line = with_tag(line, self._tags())
         elif word == b"ENABLED" and enables_utf8(line):
@@ -362,8 +386,8 @@ class Relay:
             return
         if needs_care(status):
             self._capable(line)
-            line = masked(without_referral(line))
-        self._out.client(flight.tag + line[len(tag) :])
+            line = masked(without_referral(line), self._mask)
+        self._answer(tag, outcome, flight.tag + line[len(tag) :])
         changes = flight.rule.changes
         if changes is not Changes.NOTHING:
             event = _OUTCOMES.get((changes, outcome == b"OK"))

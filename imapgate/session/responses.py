@@ -6,9 +6,11 @@ Pure functions from a line to a line.  They see only the lines that a scanner ca
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from imapgate.model import capability
+from imapgate.wire.mailbox import canonical
+from imapgate.wire.tokens import unescaped
 
 STATUS = re.compile(rb"(\S+) (OK|NO|BAD|BYE|PREAUTH)\b ?(?:\[([^ \]]+)(?: ([^\]]*))?\])?", re.IGNORECASE)
 """A line with a status: who (tag or ``*``), the status, and the response code with its argument."""
@@ -21,6 +23,17 @@ _ESEARCH_TAG = re.compile(rb'\* ESEARCH \(TAG (?:"([^"]+)"|([^ )]+))\)', re.IGNO
 _INPROGRESS = re.compile(rb'\* (?:OK|NO) \[INPROGRESS \("([^"]+)"', re.IGNORECASE)
 _CAPABILITY = re.compile(rb"\* CAPABILITY ([^\r\n]*)", re.IGNORECASE)
 
+
+_NAME = rb'(?:"((?:[^"\\\r\n]|\\.)*)"|\{([0-9]{1,9})\}\r\n|([^ "()\r\n]+))'
+_LISTED = re.compile(rb'\* \S+ \([^)]*\) (?:"(?:[^"\\]|\\.)*"|[^ "]+) ' + _NAME, re.IGNORECASE)
+_FIRST = re.compile(rb"\* \S+ " + _NAME)
+_MAILBOXES = {
+    **dict.fromkeys((b"LIST", b"LSUB", b"XLIST"), _LISTED),
+    **dict.fromkeys(
+        (b"STATUS", b"ACL", b"LISTRIGHTS", b"MYRIGHTS", b"QUOTAROOT", b"METADATA", b"ANNOTATION", b"SCAN"), _FIRST
+    ),
+    b"ESEARCH": re.compile(rb"\* ESEARCH \([^)]*?MAILBOX " + _NAME, re.IGNORECASE),
+}
 
 _CAREFUL = frozenset((b"CAPABILITY", b"REFERRAL", b"INPROGRESS"))
 
@@ -51,12 +64,26 @@ def capabilities(line: bytes) -> bytes | None:
     return None if span is None else line[span[0] : span[1]]
 
 
-def masked(line: bytes) -> bytes:
+def masked(line: bytes, shown: Callable[[bytes], bytes] = capability.after_login) -> bytes:
     """A CAPABILITY line, or a status line with its code, as the client may see it."""
     span = _capability_span(line)
     if span is None:
         return line
-    return line[: span[0]] + capability.after_login(line[span[0] : span[1]]) + line[span[1] :]
+    return line[: span[0]] + shown(line[span[0] : span[1]]) + line[span[1] :]
+
+
+def mailbox_of(word: bytes, line: bytes) -> str:
+    """The mailbox that an untagged line of this first word speaks of; empty: none that the gate knows of."""
+    pattern = _MAILBOXES.get(word)
+    found = None if pattern is None else pattern.match(line)
+    if found is None:
+        return ""
+    if found[1] is not None:
+        return canonical(unescaped(found[1]))
+    if found[2] is not None:
+        begin = found.end()
+        return canonical(line[begin : begin + int(found[2])])
+    return canonical(found[3])
 
 
 def without_referral(line: bytes) -> bytes:

@@ -14,9 +14,9 @@ from collections.abc import Callable
 
 from imapgate.errors import ClientProtocolError, UpstreamProtocolError
 from imapgate.limits import Limits
-from imapgate.model import capability
 from imapgate.model.commands import COMMANDS, Table
 from imapgate.model.failure import LOST_SESSION, Failure
+from imapgate.session.deeds import Place
 from imapgate.session.effects import (
     Answer,
     CancelTimer,
@@ -26,6 +26,7 @@ from imapgate.session.effects import (
     Free,
     Granted,
     Hold,
+    Judgement,
     Reason,
     Report,
     SendClient,
@@ -40,6 +41,7 @@ from imapgate.session.login import ClientLogin, Terms
 from imapgate.session.outbox import Outbox
 from imapgate.session.relay import Relay
 from imapgate.session.states import CONNECTION, Connection, ConnectionEvent, SendingEvent
+from imapgate.session.watched import WatchedRelay
 
 LOOKS = 8
 """A time limit is looked at this many times while it runs, so that traffic need not reset a timer."""
@@ -49,6 +51,9 @@ _BYE = b"* BYE %b\r\n"
 
 TOO_MANY = _BYE % b"[LIMIT] Too many connections"
 """The only line for a client that is not let in at all."""
+
+UNRECORDED = b"[UNAVAILABLE] The audit trail cannot be written"
+"""What a client is told where nothing may be done unrecorded."""
 
 SHUTTING_DOWN = b"[UNAVAILABLE] The mail gateway is shutting down"
 """What :meth:`ClientSession.stop` says when the gate goes down."""
@@ -160,7 +165,10 @@ class ClientSession:
         login = self._login
         if self._ended:
             return self._out.take()
-        if login is None:
+        if isinstance(answer, Judgement):
+            if self._relay is not None:
+                self._reading(self._relay.judged, answer)
+        elif login is None:
             self._lease_answered(answer)
         elif isinstance(answer, Granted):
             self._logged_in(login, answer)
@@ -179,6 +187,17 @@ class ClientSession:
         """Report every line from now on."""
         if self._relay is not None:
             self._relay.trace()
+
+    @property
+    def place(self) -> Place | None:
+        """The selected mailbox, where anybody watches; ``None``: there is none."""
+        return None if self._relay is None else self._relay.place
+
+    def recording_failed(self) -> list[Effect]:
+        """What was to be on disk cannot be: the client must not see what was to follow (THREATS F14)."""
+        if not self._ended:
+            self._end("audit trail cannot be written", said=_BYE % UNRECORDED, broken=True)
+        return self._out.take()
 
     @property
     def pinned(self) -> str:
@@ -236,7 +255,9 @@ class ClientSession:
         part, limits = self._relay or self._login, self._limits
         if self._ended or part is None:
             return
-        if part.finished:
+        if part.dismissed:
+            self._end("dismissed", said=_BYE % part.dismissed)
+        elif part.finished:
             self._end("logout" if part.leaving else "upstream BYE")
         elif part.bad >= (limits.bad_commands_after_login if self._relay else limits.bad_commands_before_login):
             self._end("too many bad commands", said=_BYE % b"Too many bad commands")
@@ -252,15 +273,17 @@ class ClientSession:
         self._held = reason
 
     def _logged_in(self, login: ClientLogin, granted: Granted) -> None:
-        self.user = login.granted(capability.after_login(granted.link.capabilities))
+        watched = granted.interests is not None or granted.auditing is not None
+        relay = (WatchedRelay if watched else Relay)(self._out, self._intake, self._limits, self._table, granted)
+        self.user = login.granted(relay.capabilities)
         self._state = CONNECTION[self._state, ConnectionEvent.LOGGED_IN]
         self._intake.authenticated = True
         self._login = None
         self._out.effect(CancelTimer(Timer.LOGIN))
         self._out.effect(SetTimer(Timer.IDLE, self._limits.client_idle / LOOKS))
         self._out.effect(SetTimer(Timer.UPSTREAM, self._limits.upstream_first_byte / LOOKS))
-        self._relay = Relay(self._out, self._intake, self._limits, granted)
-        self._reading(self._relay.begin)
+        self._relay = relay
+        self._reading(relay.begin)
 
     def _lease_answered(self, answer: Answer) -> None:
         relay = self._relay

@@ -7,6 +7,7 @@ answer, it tells its caller.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from imapgate.errors import UpstreamProtocolError
@@ -30,6 +31,7 @@ from imapgate.session.intake import Intake
 from imapgate.session.link import Link
 from imapgate.session.outbox import Outbox
 from imapgate.session.states import HEAD, Head, HeadEvent, Sending, SendingEvent
+from imapgate.session.witness import Witness
 from imapgate.wire.writer import Part, redacted, segments
 
 
@@ -57,11 +59,12 @@ class Uplink:
     :ivar done: DONE came before it could be passed on
     :ivar pinned: why the connection can never be anybody else's; empty: it can
     :ivar traced: whether the operator wants to see every line
+    :ivar witness: who watches what is sent, if anybody does
     """
 
     __slots__ = (
-        "_head_tag", "_intake", "_limits", "_message", "_out", "_segments", "contexts", "done", "flights", "head",
-        "link", "pinned", "queue", "traced",
+        "_asked", "_head_tag", "_intake", "_limits", "_message", "_out", "_own", "_segments", "contexts", "done",
+        "flights", "head", "link", "pinned", "queue", "traced", "witness",
     )  # fmt: skip
 
     def __init__(self, out: Outbox, intake: Intake, limits: Limits, granted: Granted) -> None:
@@ -71,6 +74,9 @@ class Uplink:
         self._head_tag = b""
         self._segments: list[bytes] = []  # of the head's command, to be sent at its next "+"
         self._message: takes.MessageBegins | None = None  # whose literal follows the segments
+        self._own = b""  # tag of a question of the gate's own
+        self._asked: Waiting | None = None  # for whose sake it was asked
+        self.witness: Witness | None = None
         self.link = granted.link
         self.head = Head.FREE
         self.flights: dict[bytes, Flight] = {}
@@ -129,7 +135,7 @@ class Uplink:
 
     def submit(self, waiting: Waiting) -> None:
         """Send a command as soon as the head is free, and there is a connection."""
-        if self.head is Head.FREE and not self.queue:
+        if self.head is Head.FREE and not self.queue and (self.witness is None or self._ready(waiting)):
             self._write(waiting)
             return
         self.queue.append(waiting)
@@ -139,12 +145,34 @@ class Uplink:
 
     def drain(self) -> None:
         """Send what waits, as far as the head is free."""
-        while self.queue and self.head is Head.FREE:
+        while self.queue and self.head is Head.FREE and (self.witness is None or self._ready(self.queue[0])):
             self._write(self.queue.pop(0))
+
+    def _ready(self, waiting: Waiting) -> bool:
+        """Whether the witness can tell its answers from those in flight, and knows which messages it concerns."""
+        witness = self.witness
+        assert witness is not None
+        if self._own:
+            return False
+        command = waiting if isinstance(waiting, Command) else waiting.command
+        if witness.mixes(command.rule.verb, [flight.rule.verb for flight in self.flights.values()]):
+            return False
+        question = None if self._asked is waiting else witness.query(command)
+        if question is None:
+            self._asked = None
+            return True
+        if not self.flights:
+            self._own, self._asked = self.link.next_tag(), waiting
+            self.flights[self._own] = Flight(b"", command.rule)
+            witness.ask()
+            self._out.upstream(b"%b %b\r\n" % (self._own, question))
+        return False
 
     def _write(self, waiting: Waiting) -> None:
         command = waiting if isinstance(waiting, Command) else waiting.command
         tag = self.link.next_tag()
+        if self.witness is not None:
+            command = self.witness.begin(tag, command, 0 if isinstance(waiting, Command) else waiting.size)
         rule, parts = command.rule, command.parts
         self.flights[tag] = Flight(command.tag, rule)
         if not self.pinned:
@@ -171,6 +199,8 @@ class Uplink:
         if self.head is not Head.FLOWING:
             self.submit(event)
         elif self._head_tag in self.flights:
+            if self.witness is not None:
+                self.witness.more(self._head_tag, event.size)
             self._ask_message(event, ())
         else:  # it was answered while a message of it was on the way: end its line, ask for nothing more
             self._intake.refused()
@@ -196,6 +226,15 @@ class Uplink:
         self._out.upstream(pieces[0] if len(pieces) == 1 else b"\r\n")
         self._moved(HeadEvent.WRITTEN)
         self.drain()
+
+    def abandon(self, denied: Mapping[str, object]) -> bytes:
+        """Forget the command at the head, whose message must not be sent on; return the client's tag, if it waits."""
+        flight = self.flights.pop(self._head_tag, None)
+        if flight is None:
+            return b""
+        if self.witness is not None:
+            self.witness.denied(self._head_tag, denied)
+        return flight.tag
 
     # --- IDLE -----------------------------------------------------------------------------------------
 
@@ -263,6 +302,10 @@ class Uplink:
         flight = self.flights.pop(tag, None)
         if flight is None:
             raise UpstreamProtocolError("a completion for no command")
+        if tag == self._own:
+            self._own = b""
+            self.drain()
+            return None
         if tag != self._head_tag or self.head is Head.FREE:
             return flight
         if self.head is Head.IDLE_REFRESHING and ok and not self.done:  # the client's own goes on
@@ -283,3 +326,7 @@ class Uplink:
     def trace(self, side: Side, text: bytes) -> None:
         """Report one line."""
         self._out.effect(Report(Traced(side, text)))
+
+    def trace_upstream(self, line: bool, piece: bytes) -> None:
+        """Report what upstream said: a line as it is, of data only how much it was."""
+        self.trace(Side.UPSTREAM, piece.rstrip(b"\r\n") if line else b"... %d octets of data" % len(piece))

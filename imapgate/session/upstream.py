@@ -17,12 +17,12 @@ from imapgate.limits import Limits
 from imapgate.model import capability
 from imapgate.model.failure import Failure
 from imapgate.model.secret import Secret
-from imapgate.session.effects import Answer, Challenge, Failed, Granted, Login, SendUpstream, Side, StartTLS
+from imapgate.session.effects import Challenge, Failed, Granted, Login, SendUpstream, Side, StartTLS
 from imapgate.session.link import Link
 from imapgate.session.responses import STATUS, capabilities
 from imapgate.wire.writer import segments, string
 
-Step = SendUpstream | StartTLS | Answer
+Step = SendUpstream | StartTLS | Granted | Challenge | Failed
 Originating = tuple[tuple[bytes, bytes], ...]
 """The ``x-originating-*`` fields, and other fields, of an ID command, in order."""
 

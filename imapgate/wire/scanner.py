@@ -20,6 +20,9 @@ _NO_LITERAL = re.compile(rb"\* (?:(?:OK|NO|BAD|BYE|PREAUTH|CAPABILITY|ENABLED)\b
 _WHOLE = re.compile(rb"\* (?:(?:OK|NO|BAD|BYE|PREAUTH|CAPABILITY|ENABLED)\b|[0-9]+ (?!FETCH))|[^*]", re.IGNORECASE)
 """Lines that are only understood whole; any other may be passed on in parts when it is long."""
 
+TEXT, LINE, LITERAL = range(3)
+"""What a :class:`ResponseScanner` makes of a stream."""
+
 _FLOW = 64 * 1024
 _TAIL = 32  # room for an announcement with its CRLF
 
@@ -86,12 +89,14 @@ class ResponseScanner:
     """The state of one server's stream between two chunks.
 
     :param line_most: the longest line, in octets, that may have to be held.
+    :ivar fine: whether the content of literals comes apart from the text around it
     """
 
-    __slots__ = ("_held", "_inside", "_line_most", "_literal", "_searched", "_tail")
+    __slots__ = ("_held", "_inside", "_line_most", "_literal", "_searched", "_tail", "fine")
 
     def __init__(self, line_most: int) -> None:
         self._line_most = line_most
+        self.fine = False
         self._held = b""  # an incomplete line of which nothing was passed on
         self._searched = 0  # how much of it is known to hold no newline
         self._literal = 0  # octets of a literal still to come
@@ -115,12 +120,13 @@ class ResponseScanner:
         self._literal -= len(data)
         return True
 
-    def feed(self, data: bytes) -> Iterator[tuple[bool, bytes]]:
-        """Take a chunk and yield ``(careful, piece)`` pairs whose pieces, joined, are the stream.
+    def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
+        """Take a chunk and yield ``(kind, piece)`` pairs whose pieces, joined, are the stream.
 
-        A careful piece is one line, with its CRLF, that has to be read: anything but ``* NUMBER …``.
-        (A long untagged line comes as a careful head without CRLF, then as data.)  Whatever else
-        comes is data, as long as possible: the same object where the whole chunk is data.
+        A LINE is one line, with its CRLF, that has to be read: anything but ``* NUMBER …``.  (A long
+        untagged line comes as a head without CRLF, then as text.)  Whatever else comes is TEXT, as
+        long as possible: the same object where the whole chunk is.  Where :attr:`fine` is set, octets
+        of literals are no TEXT, but LITERAL.
 
         :raise UpstreamProtocolError: a bare LF, a line too long, or a literal where none can be.
         """
@@ -132,7 +138,14 @@ class ResponseScanner:
         while position < end:
             if self._literal:
                 taken = min(self._literal, end - position)
-                self._literal -= taken
+                if self.fine:
+                    if position > start:
+                        yield TEXT, data[start:position]
+                    start = position + taken
+                    self._literal -= taken
+                    yield LITERAL, data[position:start]
+                else:
+                    self._literal -= taken
                 position += taken
                 if data.startswith(b"\n", position):  # whatever the literal ended in
                     raise UpstreamProtocolError("a line ended in a bare LF")
@@ -150,21 +163,21 @@ class ResponseScanner:
             stop = data.find(b"\n", max(position, self._searched)) + 1
             self._searched = 0
             if position > start:
-                yield False, data[start:position]
+                yield TEXT, data[start:position]
                 start = position
             if not stop:
                 head = self._flow(data) if self._too_much(data, position) else self._hold(data, position)
                 if head > position:
-                    yield True, data[position:head]
+                    yield LINE, data[position:head]
                 start = position = head
                 break
             self._check_end(data, position, stop)
             if stop - position > self._line_most and _WHOLE.match(data, position):
                 raise self._too_long()
-            yield True, data[position:stop]
+            yield LINE, data[position:stop]
             start = position = stop
         if position > start:
-            yield False, data if position - start == end else data[start:position]
+            yield TEXT, data if position - start == end else data[start:position]
 
     def _check_end(self, data: bytes, position: int, stop: int) -> None:
         """Look at the end of a line for a literal, and set the state that follows."""

@@ -12,6 +12,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.x509.oid import NameOID
 
 from imapgate.config import parse
@@ -116,7 +117,35 @@ control_read = "control-read"
 user = "alice"
 file = "alice.trace"
 until = "1h"
+
+[audit]
+file = "audit.jsonl"
+durability = "durable"
+checkpoint_key = "audit.key"
+search_criteria = "hash"
+subjects = false
+
+[[audit.sink]]
+kind = "syslog"
+address = "tls:siem.example.org:6514"
+facility = "mail"
+ca = "a.pem"
+server_name = "siem.internal"
+
+[[plugin]]
+use = "readonly"
+name = "auditors"
+level = "none"
+users = ["auditor@*"]
 """
+
+
+def make_signing_key(file: Path, mode: int = 0o600) -> None:
+    """Write a key for the checkpoints of an audit trail."""
+    key = Ed25519PrivateKey.generate()
+    pem = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    file.write_bytes(key.private_bytes(*pem))
+    file.chmod(mode)
 
 
 def make_pair(
@@ -169,6 +198,8 @@ def make_folder(folder: Path) -> Path:
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.BestAvailableEncryption(b"x")
     )
     (folder / "encrypted.key").write_bytes(encrypted)
+    make_signing_key(folder / "audit.key")
+    make_signing_key(folder / "open.key", 0o644)
     for name, text, mode in [
         ("gate.secret", "canary\n", 0o600),
         ("open.secret", "canary\n", 0o644),

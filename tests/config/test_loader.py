@@ -16,10 +16,15 @@ from hypothesis import strategies as st
 from imapgate.config import from_options, load, parse
 from imapgate.config.types import (
     Admin,
+    Audit,
+    AuditSink,
     ClientEndpoint,
+    Durability,
+    PluginEntry,
     Routing,
     RoutingRule,
     ServerEndpoint,
+    SinkKind,
     Tls,
     Trace,
 )
@@ -88,6 +93,11 @@ def test_everything(folder: Path) -> None:
         failed_login_delays=(0.5, 1.0),
     )
     assert configuration.trace == Trace("alice", folder / "alice.trace", 3600.0)
+    address = ClientEndpoint("tls", "tls:siem.example.org:6514", "siem.example.org", 6514)
+    sink = AuditSink(SinkKind.SYSLOG, address, 2, folder / "a.pem", "siem.internal")
+    assert configuration.audit == Audit(folder / "audit.jsonl", Durability.DURABLE, folder / "audit.key", sinks=(sink,))
+    options = {"level": "none", "users": ["auditor@*"]}
+    assert configuration.plugins == (PluginEntry("readonly", "auditors", options, folder),)
 
 
 def test_defaults(tmp_path: Path) -> None:
@@ -95,6 +105,7 @@ def test_defaults(tmp_path: Path) -> None:
     configuration = parse(tomllib.loads(PLAIN), "x", tmp_path)
     assert configuration.limits == DEFAULTS
     assert configuration.trace is None
+    assert (configuration.audit, configuration.plugins) == (None, ())
     assert configuration.admin == Admin()
     assert configuration.routing.default == "legacy"
     assert not configuration.beyond_loopback
@@ -137,7 +148,7 @@ def test_all_problems_at_once(tmp_path: Path) -> None:
     assert all(problem.startswith(prefix) for problem in problems)
     assert sorted(problem.removeprefix(prefix).partition(":")[0] for problem in problems) == [
         "alow_root",
-        "audit",
+        "audit.file",
         "limits.tag",
         "listener[0].endpoint",
         "listener[0].tls",
@@ -196,16 +207,40 @@ def test_operating_options(tmp_path: Path) -> None:
     assert from_options("unix:a", "unix:b").admin == Admin()
 
 
+def test_audit_and_plugin_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command line's audit file and plugins arrive where the file's would, paths relative to where it was typed."""
+    monkeypatch.chdir(tmp_path)
+    configuration = from_options("unix:a", "unix:b", audit_log="audit.jsonl", plugins=["readonly", "package.Class"])
+    assert configuration.audit == Audit(tmp_path / "audit.jsonl")
+    assert configuration.plugins == (
+        PluginEntry("readonly", "readonly", {}, tmp_path),
+        PluginEntry("package.Class", "package.Class", {}, tmp_path),
+    )
+
+
 def test_refused_options() -> None:
     """A fault of the command line is said of the option; one whose feature comes later is refused by name."""
     problems = problems_of(
-        lambda: from_options("tcp:a", "tcp:1143", pool_mode="shared", audit_log="x", plugins=["y"], control="/no/z")
+        lambda: from_options(
+            "tcp:a",
+            "tcp:1143",
+            pool_mode="shared",
+            audit_log="/no/x.jsonl",
+            plugins=["y", "y", "y z"],
+            control="/no/z",
+        )
     )
     assert [problem.split(": ")[:2] for problem in problems] == [
         ["command line", option]
-        for option in ("--listen", "--upstream", "--pool-mode", "--control", "--audit-log", "--plugin")
+        for option in (*["--listen", "--upstream", "--pool-mode", "--control", "--audit-log", "--plugin", "--plugin"],)
     ]
-    assert problems[-1] == "command line: --plugin: not built yet; it arrives with plugins. Remove the option."
+    assert problems[2].endswith("it arrives with shared mailboxes. Remove the option.")
+    assert problems[-3:] == [
+        "command line: --audit-log: /no: cannot be used: No such file or directory",
+        'command line: --plugin: "y" is another plugin\'s; expected each to have its own',
+        "command line: --plugin: expected a name of letters, digits, dots, colons, dashes and underscores, at most "
+        '128; got "y z"',
+    ]
 
 
 KEYS = st.sampled_from(
@@ -216,7 +251,7 @@ KEYS = st.sampled_from(
         *["table", "sql", "http", "database", "query", "rewrite", "nologin", "delay_until", "control", "name"],
         *["endpoint", "endpoints", "tls", "certificates", "certificate", "private_key", "allow_plaintext", "insecure"],
         *["proxy_protocol", "trusted_proxies", "ca", "server_name", "pool_mode", "idle", "mode", "credential_cache"],
-        *["default", "user", "file", "until", "legacy", "failed_login_delays"],
+        *["default", "user", "file", "until", "legacy", "failed_login_delays", "audit", "sink", "kind", "address"],
         *[field.name for field in fields(Limits)],
     ]
 ) | st.text(max_size=8)
@@ -258,6 +293,20 @@ RULES = st.lists(
     ),
     max_size=3,
 )
+SINKS = st.lists(
+    st.fixed_dictionaries(
+        {"kind": st.sampled_from(["syslog", "journald", "unix"])},
+        optional=dict.fromkeys(["address", "facility", "ca", "server_name"], LEAVES),
+    ),
+    max_size=2,
+)
+AUDITS = st.fixed_dictionaries(
+    {"file": LEAVES | st.just("audit.jsonl")},
+    optional={"sink": SINKS, **dict.fromkeys(["durability", "checkpoint_key", "search_criteria", "subjects"], LEAVES)},
+)
+PLUGINS = st.lists(
+    st.fixed_dictionaries({"use": LEAVES | st.just("readonly")}, optional={"name": LEAVES, "level": TABLES}), max_size=2
+)
 UPSTREAMS = st.dictionaries(
     KEYS,
     st.fixed_dictionaries({"endpoints": st.lists(LEAVES)}, optional={"tls": LEAVES, "ca": LEAVES, "master": TABLES})
@@ -265,13 +314,15 @@ UPSTREAMS = st.dictionaries(
 )
 
 
-@example({}, None, {"\x1f": {"endpoints": ["tls:a:1"]}, "a": {"endpoints": ["tls:a:1"]}}, None, None)
+@example({}, None, {"\x1f": {"endpoints": ["tls:a:1"]}, "a": {"endpoints": ["tls:a:1"]}}, None, None, None, None)
 @given(
     document=st.dictionaries(KEYS, TABLES, max_size=6),
     listeners=st.none() | LISTENERS,
     upstreams=st.none() | UPSTREAMS,
     verifiers=st.none() | VERIFIERS,
     rules=st.none() | RULES,
+    audit=st.none() | AUDITS,
+    plugins=st.none() | PLUGINS,
 )
 def test_arbitrary_documents(
     document: dict[str, object],
@@ -279,6 +330,8 @@ def test_arbitrary_documents(
     upstreams: dict[str, object] | None,
     verifiers: list[object] | None,
     rules: list[object] | None,
+    audit: dict[str, object] | None,
+    plugins: list[object] | None,
 ) -> None:
     """Whatever TOML can hold makes a configuration or a `ConfigurationError` in printable lines, nothing else."""
     if listeners is not None:
@@ -289,6 +342,10 @@ def test_arbitrary_documents(
         document["auth"] = {"mode": "master", "verifier": verifiers}
     if rules is not None:
         document["routing"] = {"rule": rules}
+    if audit is not None:
+        document["audit"] = audit
+    if plugins is not None:
+        document["plugin"] = plugins
     problems: list[str] = []
     try:
         configuration = parse(document, "x.toml", CONF)

@@ -49,8 +49,8 @@ REFUSED: list[tuple[Place, str, str]] = [
         "idle = 'poll'",
         'upstream.legacy.idle: "poll" is not built yet; it arrives with shared mailboxes. Remove the',
     ),
-    (after, "[audit]\nfile = 'x'", "audit: not built yet; it arrives with the audit trail. Remove the table."),
-    (after, "[[plugin]]\nuse = 'readonly'", "plugin: not built yet; it arrives with plugins. Remove the table."),
+    (after, "[[audit]]\nfile = 'x'", "audit: expected a table; got a list"),
+    (before, "plugin = 'readonly'\n", 'plugin: expected a list of tables; got "readonly"'),
     (after, "pol_size = 3", 'upstream.legacy.pol_size: unknown key. Did you mean "pool_size"?'),
     (after, "[limits]\nlogin_tme = 3", 'limits.login_tme: unknown key. Did you mean "login_time"?'),
     (

@@ -72,6 +72,54 @@ def test_weakened_values(text: str, expected: list[str], tmp_path: Path) -> None
     assert all(sentence.startswith(start) for sentence, start in zip(said, expected, strict=True))
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", ["audit.checkpoint_key: missing, so that whoever can write to the file can forge the whole of it."]),
+        ("checkpoint_key = 'audit.key'\ndurability = 'durable'", []),
+        (
+            "checkpoint_key = 'audit.key'\ndurability = 'best-effort'\nsearch_criteria = 'text'\nsubjects = true",
+            [
+                "audit.durability: commands go on while the disk fails, so that what they do may not be recorded.",
+                "audit.search_criteria: what people search for is written to FOLDER/audit.jsonl.",
+                "audit.subjects: the subjects of messages are written to FOLDER/audit.jsonl.",
+            ],
+        ),
+        (
+            "checkpoint_key = 'audit.key'\nsink = [{kind = 'syslog', address = 'tcp:127.0.0.1:514'}, "
+            "{kind = 'syslog', address = 'tcp:siem:514'}, "
+            "{kind = 'syslog', address = 'tls:siem:6514', ca = 'old.pem'}]",
+            [
+                "audit.sink[1].address: the record of who reads what goes to tcp:siem:514 in clear.",
+                "audit.sink[2].ca: FOLDER/old.pem expired on 2026-11-24.",
+            ],
+        ),
+    ],
+)
+def test_weakened_audit(text: str, expected: list[str], folder: Path) -> None:
+    """An audit trail that can lose records or be forged, or that says more than it must, is mentioned."""
+    make_pair(folder, "old", ends=NOW)
+    configuration = parse(tomllib.loads(f"{PLAIN}[audit]\nfile = 'audit.jsonl'\n{text}"), "x", folder)
+    assert weakened(configuration, now=NOW) == [sentence.replace("FOLDER", str(folder)) for sentence in expected]
+
+
+def test_weakened_plugins(tmp_path: Path) -> None:
+    """A plugin that lets through what it could not judge is mentioned, whatever it does."""
+    text = """
+    [[plugin]]
+    use = "readonly"
+    on_error = "closed"
+    [[plugin]]
+    use = "webhook"
+    on_error = "open"
+    on_timeout = "open"
+    """
+    assert weakened(parse(tomllib.loads(PLAIN + text), "x", tmp_path), now=NOW) == [
+        "plugin[1].on_error: whatever webhook might have refused is let through where it fails.",
+        "plugin[1].on_timeout: whatever webhook might have refused is let through where it does not answer in time.",
+    ]
+
+
 def with_certificate(pair: CertificatePair, ca: Path | None = None) -> Configuration:
     """Return a configuration that listens with `pair` and trusts `ca`."""
     document: Mapping[str, object] = {

@@ -210,6 +210,9 @@ def _report_words(event: wants.Event) -> str:
             return f"report login failed {user.decode()} {mechanism.decode()} {failure.value}"
         case wants.Violation(side, text):
             return f"report violation {side.value} {text}"
+        case wants.Identified(fields):
+            said = b" ".join(b"%b=%b" % field for field in fields)
+            return f"report identified {said.decode('ascii')}".rstrip()
         case wants.Traced(side, line):
             return f"trace {side.value} {line.decode()}".rstrip()
 

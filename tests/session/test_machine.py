@@ -398,6 +398,8 @@ class Conversation(RuleBasedStateMachine):
                     self.closed.append(effect)
                     if effect.side is wants.Side.CLIENT:  # which is the end of all timers
                         self.timers.clear()
+                case wants.Report(wants.Identified()):
+                    pass
                 case wants.Report(event):
                     raise AssertionError(f"both are honest: {event}")
                 case _:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imapgate.errors import UpstreamProtocolError
-from imapgate.wire.scanner import ResponseScanner
+from imapgate.wire.scanner import TEXT, ResponseScanner
 from tests.wire.reference import (
     Reading,
     broken,
@@ -124,7 +124,7 @@ def test_a23_body_with_a_completion_passes_whole() -> None:
     chunk = b"* 1 FETCH (UID 7 BODY[] {%d}\r\n%b)\r\n* 2 FETCH (FLAGS ())\r\n" % (len(body), body)
     pieces = list(ResponseScanner(LINE_MOST).feed(chunk))
     assert len(pieces) == 1
-    assert pieces[0][0] is False
+    assert pieces[0][0] == TEXT
     assert pieces[0][1] is chunk
 
 

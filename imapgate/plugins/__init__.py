@@ -1,0 +1,1 @@
+"""Plugins that see, refuse, change or record commands while they pass."""

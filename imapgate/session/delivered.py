@@ -1,0 +1,266 @@
+"""What FETCH responses deliver: read while they pass, from the text between the literals.
+
+A response is one line, with literals in it.  Where only metadata was asked for, one search in C finds the
+UIDs of a whole chunk; where message data was, each response is read by itself.  A UID that the client did
+not ask for is taken out again, where real servers put it; anywhere else it stays, which RFC 3501 §7.4.2
+allows.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from enum import IntEnum
+from typing import NamedTuple
+
+from imapgate.model.passing import FetchItem
+
+BULK = 50
+"""Contents of so many messages in one command are a copy of a mailbox, not somebody reading mail."""
+IDS_MOST = 100
+"""Message-IDs and subjects that one record names; of more messages it names none."""
+_LINE_MOST = 64 * 1024
+_HEADER_MOST = 8 * 1024
+
+
+class Access(IntEnum):
+    """How much of a message was delivered; higher is more."""
+
+    METADATA = 0
+    HEADERS = 1
+    CONTENT = 2
+
+
+class Delivery(NamedTuple):
+    """What was delivered for one command."""
+
+    access: Access
+    uids: Sequence[int]
+    messages: int
+    octets: int
+    message_ids: tuple[str, ...]
+    subjects: tuple[str, ...]
+
+
+_FRONT = rb"\* [0-9]+ FETCH \((?:FLAGS \([^()\r\n]*\) )?UID ([0-9]+)"
+_FIRST = re.compile(_FRONT, re.IGNORECASE)
+_UIDS = re.compile(rb"\n" + _FRONT, re.IGNORECASE)
+_TAKEN = re.compile(
+    rb"(\n\* [0-9]+ FETCH \((?:FLAGS \([^()\r\n]*\))?)(?: UID ([0-9]+)(?=[ )])|UID ([0-9]+) )", re.IGNORECASE
+)
+_BEHIND = re.compile(rb" UID ([0-9]+)(?=[ )])", re.IGNORECASE)
+_LAST = re.compile(rb" UID ([0-9]+)(?=\)\r\n\Z)", re.IGNORECASE)
+_FETCH = re.compile(rb"\* ([0-9]+) FETCH \(", re.IGNORECASE)
+_QUOTED = re.compile(rb'"(?:[^"\\\r\n]|\\.)*+"')
+_FLAGS = re.compile(rb"FLAGS \([^()]*\)", re.IGNORECASE)
+_UID = re.compile(rb"[( ]UID ([0-9]+)(?=[ )])", re.IGNORECASE)
+_ITEM = re.compile(
+    rb"[( ]((?:BODY|BINARY)(?:\.SIZE)?\[[^\]]*\](?:<[0-9]+>)?|RFC822(?:\.[A-Z]+)?|(?!NIL\b)[A-Z][A-Z0-9.=-]+)"
+    rb"(?= )(?! NIL\b)",
+    re.IGNORECASE,
+)
+_ENVELOPE_ID = re.compile(rb'"(<[^"\r\n]{1,250}>)"\)(?=[ )])')
+_SUBJECT = re.compile(rb'ENVELOPE \((?:"[^"]*"|NIL) "((?:[^"\\\r\n]|\\.){0,500})"', re.IGNORECASE)
+_HEADER_ID = re.compile(rb"^message-id:[ \t\r\n]*(<[^>\r\n]{1,250}>)", re.IGNORECASE | re.MULTILINE)
+_HEADER_SUBJECT = re.compile(rb"^subject:[ \t]*([^\r\n]{0,500})", re.IGNORECASE | re.MULTILINE)
+_HEADER_ITEM = re.compile(r"BODY\[(?:[0-9.]+\.)?(?:HEADER|MIME)|RFC822\.HEADER|ENVELOPE")
+_CONTENT_ITEM = re.compile(r"BODY\[|BINARY\[|RFC822(?:\.TEXT)?\Z|PREVIEW|SNIPPET")
+
+
+def access_of(items: Sequence[str]) -> Access:
+    """How much these items, as a command or a response names them, are."""
+    found = Access.METADATA
+    for item in items:
+        name = item.replace(".PEEK[", "[")
+        if _HEADER_ITEM.match(name):
+            found = max(found, Access.HEADERS)
+        elif _CONTENT_ITEM.match(name):
+            return Access.CONTENT
+    return found
+
+
+class Delivered:
+    """The FETCH responses to one command.
+
+    :param items: what it asked for
+    :param added: UID was put in by the gate, and is to be taken out
+    :param subjects: they are wanted
+    :param told: called with each message, where anybody wants to know
+    """
+
+    __slots__ = (
+        "_access", "_added", "_before", "_careful", "_count", "_header", "_held", "_ids", "_inside", "_line", "_octets",
+        "_subjects", "_taken", "_told", "_uids",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        items: Sequence[str],
+        *,
+        added: bool = False,
+        subjects: bool = False,
+        told: Callable[[FetchItem], None] | None = None,
+    ) -> None:
+        asked = access_of(items)
+        self._access = asked
+        self._careful = asked is Access.CONTENT or "[" in "".join(items) or told is not None
+        self._added = added
+        self._subjects: list[str] | None = [] if subjects else None
+        self._told = told
+        self._ids: list[str] = []
+        self._uids: list[list[bytes]] = [[], [], []]  # by access
+        self._count = [0, 0, 0]
+        self._octets = self._before = 0
+        self._held = b""  # of a line whose UID may have to be taken out
+        self._inside = False  # a response, behind its first piece
+        self._line = b""  # of a response so far, without its literals
+        self._header = b""  # of a literal so far
+        self._taken = False  # the UID of this response
+
+    @property
+    def delivery(self) -> Delivery:
+        """What was delivered."""
+        access = max((level for level in Access if self._count[level]), default=self._access)
+        access = access if self._careful else self._access
+        uids = self._uids[access] if self._careful else self._uids[0]
+        count = self._count[access] if self._careful else self._count[0]
+        many = count > IDS_MOST
+        return Delivery(
+            access,
+            [int(uid) for uid in uids],
+            count,
+            self._octets,
+            () if many else tuple(dict.fromkeys(self._ids)),
+            () if many else tuple(dict.fromkeys(self._subjects or ())),
+        )
+
+    def literal(self, data: bytes) -> None:
+        """Octets of a literal pass."""
+        self._octets += len(data)
+        if len(self._header) < _HEADER_MOST:
+            self._header += data[:_HEADER_MOST]
+
+    def text(self, piece: bytes, whole: bool) -> bytes:
+        """Take text between literals, and return it as the client is to see it.
+
+        :param whole: the stream stands at a line's start behind it
+        """
+        if self._held:
+            piece, self._held = self._held + piece, b""
+        if self._added and not whole and not piece.endswith(b"}\r\n") and len(piece) < _LINE_MOST:
+            cut = piece.rfind(b"\n") + 1
+            piece, self._held = piece[:cut], piece[cut:]
+        if not piece:
+            return b""
+        self._octets += len(piece)
+        shown = []
+        if self._inside:
+            cut = piece.find(b"\n") + 1 or len(piece)
+            shown.append(self._piece(piece[:cut], whole or cut < len(piece)))
+            piece = piece[cut:]
+        if piece:
+            shown.append(self._lines(piece, whole))
+        return shown[0] if len(shown) == 1 else b"".join(shown)
+
+    # --- many lines -------------------------------------------------------------------------------------
+
+    def _lines(self, block: bytes, whole: bool) -> bytes:
+        """Take text that begins with a line."""
+        end = len(block) if whole else block.rfind(b"\n", 0, -1) + 1
+        lines, rest = (block, b"") if end == len(block) else (block[:end], block[end:])
+        if not lines:
+            return self._piece(rest, False)
+        shown = lines
+        if self._careful:
+            shown = b"".join([self._piece(line, True) for line in lines.splitlines(keepends=True)])
+        else:
+            shown = self._many(lines)
+        return shown + self._piece(rest, False) if rest else shown
+
+    def _many(self, lines: bytes) -> bytes:
+        """Take whole lines of which only the UIDs matter."""
+        count = lines.count(b"\n")
+        if self._added:
+            parts = _TAKEN.split(b"\n" + lines)
+            uids = [one or other for one, other in zip(parts[2::4], parts[3::4], strict=True)]
+            del parts[3::4], parts[2::3]
+            shown = b"".join(parts)[1:]
+        else:
+            first = _FIRST.match(lines)
+            uids = _UIDS.findall(lines)
+            if first is not None:
+                uids.append(first[1])
+            shown = lines
+        if len(uids) != count:  # one of them is another response, or has its UID elsewhere
+            return b"".join([self._piece(line, True) for line in lines.splitlines(keepends=True)])
+        self._uids[0] += uids
+        self._count[0] += count
+        if len(self._ids) < IDS_MOST and self._access is Access.HEADERS:
+            self._enveloped(lines)
+        return shown
+
+    # --- one line ---------------------------------------------------------------------------------------
+
+    def _piece(self, piece: bytes, ends: bool) -> bytes:
+        """Take the next piece of one response; ``ends``: with it the response is whole."""
+        shown = self._without_uid(piece, ends) if self._added and not self._taken else piece
+        if len(self._line) < _LINE_MOST:
+            self._line += piece
+        if self._header:
+            self._headed()
+        self._inside = not ends
+        if ends:
+            self._response()
+            self._line, self._taken = b"", False
+        return shown
+
+    def _without_uid(self, piece: bytes, ends: bool) -> bytes:
+        if not self._inside:
+            found = _TAKEN.match(b"\n" + piece)
+            if found is not None:
+                self._taken = True
+                return found[1][1:] + piece[found.end() - 1 :]
+        else:
+            found = _BEHIND.match(piece)
+        if found is None and ends:
+            found = _LAST.search(piece, max(0, len(piece) - 32))
+        if found is None:
+            return piece
+        self._taken = True
+        return piece[: found.start()] + piece[found.end() :]
+
+    def _response(self) -> None:
+        """One response has passed."""
+        line = self._line
+        found = _FETCH.match(line)
+        if found is None:
+            return
+        bare = _FLAGS.sub(b"FLAGS ()", _QUOTED.sub(b'""', line) if b'"' in line else line)
+        uid = _UID.search(bare)
+        items = tuple(dict.fromkeys([item.decode("ascii").upper() for item in _ITEM.findall(bare, found.end() - 1)]))
+        access = access_of(items) if self._careful else Access.METADATA
+        self._count[access] += 1
+        if uid is not None:
+            self._uids[access].append(uid[1])
+        if b"ENVELOPE" in line and len(self._ids) < IDS_MOST:
+            self._enveloped(line)
+        if self._told is not None:
+            self._told(FetchItem(int(found[1]), int(uid[1]) if uid else 0, items, self._octets - self._before))
+            self._before = self._octets
+
+    def _enveloped(self, lines: bytes) -> None:
+        self._ids += [found.decode("ascii", "backslashreplace") for found in _ENVELOPE_ID.findall(lines)]
+        if self._subjects is not None:
+            self._subjects += [found.decode("utf-8", "backslashreplace") for found in _SUBJECT.findall(lines)]
+
+    def _headed(self) -> None:
+        """A literal has passed, which may have been a header."""
+        header, self._header = self._header.partition(b"\r\n\r\n")[0], b""
+        if len(self._ids) < IDS_MOST:
+            found = _HEADER_ID.search(header)
+            if found is not None:
+                self._ids.append(found[1].decode("ascii", "backslashreplace"))
+        if self._subjects is not None and len(self._subjects) < IDS_MOST:
+            found = _HEADER_SUBJECT.search(header)
+            if found is not None:
+                self._subjects.append(found[1].decode("utf-8", "backslashreplace"))
