@@ -11,7 +11,7 @@ import os
 import re
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, cast
@@ -159,9 +159,10 @@ def stamp(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-def moment(text: str, now: datetime, *, end: bool = False) -> str:
-    """Read a time: a date, a date with a time (UTC unless it says else), or ``30m``, ``2h``, ``7d`` ago.
+def moment(text: str, now: datetime, *, zone: tzinfo = UTC, end: bool = False) -> str:
+    """Read a time: a date, a date with a time, or ``30m``, ``2h``, ``7d`` ago.
 
+    :param zone: where it is so late, unless the time says else.
     :param end: a date alone stands for its end.
     :raise ValueError: it is none of these.
     """
@@ -169,7 +170,7 @@ def moment(text: str, now: datetime, *, end: bool = False) -> str:
         return stamp(now - timedelta(seconds=int(found[1]) * _UNITS[found[2]]))
     time = datetime.fromisoformat(text)
     if time.tzinfo is None:
-        time = time.replace(tzinfo=UTC)
+        time = time.replace(tzinfo=zone)
     return stamp(time + timedelta(days=1) if end and _DATE.fullmatch(text) else time)
 
 

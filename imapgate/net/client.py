@@ -1,11 +1,8 @@
-"""The client's connection: its protocol, and the loop that performs what the core wants done.
-
-Effects are performed in order; what an effect causes is queued behind it, never nested.
-"""
+"""The client's connection: its protocol, and what each of the core's effects means for it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from enum import Enum
 from functools import partial
 
@@ -20,14 +17,15 @@ from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure as TwistedFailure
 from zope.interface import implementer
 
-from imapgate.audit.trail import TrailFailed
 from imapgate.model.failure import Failure
 from imapgate.model.pool_mode import PoolMode
 from imapgate.model.verdict import Disconnect
 from imapgate.net.attempt import Attempt
 from imapgate.net.dial import Client, Upstream, address_port
 from imapgate.net.gate import Door, Gate, trustworthy
+from imapgate.net.loop import Loop
 from imapgate.net.pools import Account, Lease
+from imapgate.net.timers import Timers
 from imapgate.net.tls import describe, server_name
 from imapgate.net.upstream import CLOSE_SECONDS, UpstreamProtocol
 from imapgate.net.valve import Full, Sink, Transport, Valve
@@ -38,7 +36,6 @@ from imapgate.session.effects import (
     CancelTimer,
     Close,
     Commit,
-    Effect,
     Failed,
     Free,
     Granted,
@@ -72,7 +69,6 @@ class Over(Enum):
     """Why the client is not read from any more."""
 
     HALF_CLOSED = "half-closed"
-    RECORDED = "audit record awaited"
 
 
 @implementer(IHalfCloseableProtocol, IHandshakeListener)
@@ -102,16 +98,15 @@ class ClientProtocol(Protocol):
         self._answer_awaited = False
         self._watch: Watch | None = None
         self._judged_upstream = False  # what it said last is being judged
-        self._suspended = False  # nothing more is done before what was recorded is on disk
         self.account: Account | None = None
         """Whose session it is, once it has logged in."""
         self.lease: Lease | None = None
         """The upstream connection that it has, or waits for, after its login."""
         self._upstream: Transport | None = None  # the one that it has
-        self._timers: list[tuple[Timer, IDelayedCall]] = []
+        self._timers = Timers(gate.clock, self._ticked)
         self._closing: IDelayedCall | None = None  # a handshake or a close that must not take for ever
-        self._performing = False
-        self._queue: list[Effect] = []
+        self._loop = Loop(_PERFORM, self)
+        self.perform = self._loop.perform
 
     @property
     def name(self) -> bytes:
@@ -210,23 +205,6 @@ class ClientProtocol(Protocol):
 
     # --- performing -------------------------------------------------------------------------------------
 
-    def perform(self, effects: Sequence[Effect]) -> None:
-        """Perform effects in order; those that come up meanwhile stand behind them."""
-        if self._performing or self._suspended:
-            self._queue += effects
-            return
-        self._performing = True
-        try:
-            while effects:
-                for done, effect in enumerate(effects, 1):
-                    _PERFORM[type(effect)](self, effect)
-                    if self._suspended:
-                        self._queue[:0] = effects[done:]
-                        return
-                effects, self._queue = self._queue, []
-        finally:
-            self._performing = False
-
     def stop(self, text: bytes) -> None:
         """End the session from outside."""
         self.perform(self.session.stop(text))
@@ -257,23 +235,12 @@ class ClientProtocol(Protocol):
         self._valve.free(effect.reason)
 
     def _set_timer(self, effect: SetTimer) -> None:
-        self._forget(effect.timer)
-        call = self.gate.clock.callLater(effect.seconds, self._ticked, effect.timer)
-        self._timers.append((effect.timer, call))
+        self._timers.set(effect.timer, effect.seconds)
 
     def _cancel_timer(self, effect: CancelTimer) -> None:
-        self._forget(effect.timer)
-
-    def _forget(self, timer: Timer) -> None:
-        for entry in self._timers:
-            if entry[0] is timer:
-                self._timers.remove(entry)
-                if entry[1].active():
-                    entry[1].cancel()
-                break
+        self._timers.cancel(effect.timer)
 
     def _ticked(self, timer: Timer) -> None:
-        self._forget(timer)
         self.perform(self.session.ticked(timer))
 
     def _ask(self, effect: Ask) -> None:
@@ -380,28 +347,13 @@ class ClientProtocol(Protocol):
 
     def _commit(self, effect: Commit | None = None) -> None:
         """Do nothing more before all that was recorded is on disk."""
-        waiting = None if self._watch is None else self._watch.committed()
-        if waiting is None:
-            return
-        self._suspended = True
-        self._valve.hold(Over.RECORDED)
-        if self._upstream is not None and self.lease is not None:
-            self.lease.protocol.valve.hold(Over.RECORDED)
-        waiting.addCallbacks(lambda _: self._go_on(), self._unrecorded)
+        if self._watch is not None:
+            valves = [self._valve]
+            if self._upstream is not None and self.lease is not None:
+                valves.append(self.lease.protocol.valve)
+            self._watch.commit(self._loop, valves, self._unrecorded)
 
-    def _go_on(self) -> None:
-        self._suspended = False
-        self._valve.free(Over.RECORDED)
-        if self._upstream is not None and self.lease is not None:
-            self.lease.protocol.valve.free(Over.RECORDED)
-        queue, self._queue = self._queue, []
-        self.perform(queue)
-
-    def _unrecorded(self, reason: TwistedFailure) -> None:
-        """Nobody may be told what could not be recorded (THREATS F14)."""
-        reason.trap(TrailFailed)
-        self._queue = [effect for effect in self._queue if not isinstance(effect, SendClient | SendUpstream)]
-        self._go_on()
+    def _unrecorded(self) -> None:
         self.perform(self.session.recording_failed())
 
     def _close(self, effect: Close) -> None:
@@ -421,10 +373,7 @@ class ClientProtocol(Protocol):
             lease.destroy(abort=abort)
 
     def _close_client(self, abort: bool) -> None:
-        timers, self._timers = self._timers, []
-        for _, call in timers:
-            if call.active():
-                call.cancel()
+        self._timers.cancel_all()
         transport = self.transport
         if not transport.connected:
             return

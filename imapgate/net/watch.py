@@ -5,24 +5,45 @@ Knows the session as plugins see it, and the fields that all its records have in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from enum import Enum
 from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure as TwistedFailure
 
+from imapgate.audit.trail import TrailFailed
 from imapgate.model import capability
 from imapgate.model.failure import Failure
 from imapgate.model.secret import Credentials
 from imapgate.model.verdict import Disconnect, Event, Interests, Reject
 from imapgate.net.dial import Client
+from imapgate.net.loop import Loop
 from imapgate.net.pools import Account
+from imapgate.net.valve import Valve
 from imapgate.plugins.api import Route, Session
 from imapgate.plugins.runner import Judged
 from imapgate.session.deeds import Place
-from imapgate.session.effects import Failed, Granted, Identified, Judge, Judgement, LoggedIn, LoginFailed
+from imapgate.session.effects import (
+    Failed,
+    Granted,
+    Identified,
+    Judge,
+    Judgement,
+    LoggedIn,
+    LoginFailed,
+    SendClient,
+    SendUpstream,
+)
 
 if TYPE_CHECKING:
     from imapgate.net.gate import Gate
+
+
+class Awaited(Enum):
+    """The watch's own reason for not hearing anybody."""
+
+    RECORD = "audit record awaited"
 
 
 class Dismissed(Exception):
@@ -62,9 +83,29 @@ class Watch:
         if self._trail is not None:
             self._trail.record(event, outcome, {**self._context, **fields})
 
-    def committed(self) -> Deferred[None] | None:
-        """Wait until all that was recorded is on disk; ``None``: nothing is to be waited for."""
-        return None if self._trail is None else self._trail.committed()
+    def commit(self, loop: Loop, valves: Sequence[Valve], failed: Callable[[], None]) -> None:
+        """Let the loop stand still, and nobody be heard, before all that was recorded is on disk.
+
+        :param failed: called where that cannot be: nobody may be told what was to follow (THREATS F14).
+        """
+        waiting = None if self._trail is None else self._trail.committed()
+        if waiting is None:
+            return
+        loop.suspend()
+        for valve in valves:
+            valve.hold(Awaited.RECORD)
+
+        def go_on(without: tuple[type, ...] = ()) -> None:
+            for valve in valves:
+                valve.free(Awaited.RECORD)
+            loop.resume(without)
+
+        def unrecorded(reason: TwistedFailure) -> None:
+            reason.trap(TrailFailed)
+            go_on((SendClient, SendUpstream))
+            failed()
+
+        waiting.addCallbacks(lambda _: go_on(), unrecorded)
 
     @property
     def unrecordable(self) -> str:

@@ -1,4 +1,4 @@
-"""Reading a trail: several files by time, files that are rotated while they are read, and the records that are wanted."""
+"""Reading a trail: several files by time, files that are rotated while they are read, and which records are wanted."""
 
 from __future__ import annotations
 

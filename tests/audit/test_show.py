@@ -48,7 +48,8 @@ def test_show(trail: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(str(trail)) == 0
     assert capsys.readouterr().out.splitlines() == [
         "2026-11-02 10:00:00.123  alice@example.org    auth.success     ok      from 192.0.2.7",
-        "2026-11-02 10:00:01.000  alice@example.org    message.access   ok      content INBOX uid 7 2.0 KiB from 192.0.2.7",
+        "2026-11-02 10:00:01.000  alice@example.org    message.access   ok      content INBOX uid 7 2.0 KiB "
+        "from 192.0.2.7",
         "2026-11-03 00:00:00.000  bob\\x1b[2J           auth.failure     no      from 192.0.2.7",
     ]
 
