@@ -18,6 +18,7 @@ from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint, UNIXClientEndpoint
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.threads import deferToThreadPool
+from twisted.python.threadpool import ThreadPool
 
 from imapgate.auth.cred import Cred
 from imapgate.auth.cred import checker as cred_checker
@@ -51,6 +52,7 @@ from imapgate.web import persistent_agent
 
 BETWEEN_ADDRESSES = 0.025
 """Seconds between two addresses of one name; a dead endpoint may cost a login less than 50 ms (THREATS F1)."""
+PLUGIN_THREADS = 20
 _OTHER_FILES = 64
 """Descriptors that are not clients' or upstreams'."""
 _ELSEWHERE = 256
@@ -193,9 +195,13 @@ class Assembly:
         if not configuration.plugins:
             return None
         loaded = load_plugins(configuration.plugins, configuration.path)
-        in_thread = partial(deferToThreadPool, reactor, reactor.getThreadPool())
+        threads = ThreadPool(0, PLUGIN_THREADS, "plugins")  # of their own: what hangs there must not starve others
+        in_thread = partial(deferToThreadPool, reactor, threads)
         plugins = Plugins(loaded, reactor, defer_to_thread=in_thread, report=report)
         self._closers.append(plugins.stop)
+        if any(each.threaded for each in loaded):
+            threads.start()
+            self._closers.append(threads.stop)
         return plugins
 
     # --- auth -------------------------------------------------------------------------------------------

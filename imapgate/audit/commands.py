@@ -52,10 +52,7 @@ def _verify(options: argparse.Namespace) -> int:
     try:
         keys = [load_public(path) for path in options.key]
         verdict = verify(options.files, keys, open_end=options.open, hashes=frozenset(options.holds))
-    except ConfigurationError as error:
-        print(f"imapgate audit: {error}", file=sys.stderr)
-        return 2
-    except (OSError, EOFError) as error:
+    except (ConfigurationError, OSError) as error:
         print(f"imapgate audit: {error}", file=sys.stderr)
         return 2
     for line in verdict.lines:

@@ -63,7 +63,7 @@ class AuditFile:
         self._chain = chain
         self._descriptor: int | None = None
         self._end = 0
-        """Where the whole lines end."""
+        """Where the whole lines end, before each write."""
         self._ragged = False
         """Something may stand behind them."""
         self._torn: Path | None = None
@@ -97,7 +97,6 @@ class AuditFile:
             # After a failed fsync nobody knows what the disk has: all is taken back, to be written again.
             whole = bytes(data[:done]).rfind(b"\n") + 1 if done < len(data) else 0
             return self._cut_back(bytes(data[:whole]), error)
-        self._end += done
         return Written(len(lines))
 
     def close(self) -> None:

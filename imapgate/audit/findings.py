@@ -181,10 +181,10 @@ class _Count:
         """Count it where its event and its outcome belong."""
         outcome = self.record.get("outcome")
         taking = _BY_EVENT.get(self.event)
-        if outcome == "denied" or self.event == "policy.deny":
-            self._denied()
-        elif taking is not None and (outcome in DONE or self.event in _WHATEVER):
+        if taking is not None and (outcome in DONE or self.event in _WHATEVER):
             taking(self)
+        elif outcome == "denied" or self.event == "policy.deny":
+            self._denied()
 
     @property
     def _person(self) -> Person:

@@ -9,6 +9,7 @@ import gzip
 import heapq
 import os
 import re
+import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta, tzinfo
@@ -80,7 +81,7 @@ def records(path: Path, bad: Bad) -> Iterator[Line]:
                     bad(path, number)
                 else:
                     yield line
-        except (OSError, EOFError) as error:  # a disk that fails, and what gzip calls no gzip
+        except (OSError, EOFError, zlib.error) as error:  # a disk that fails, and what gzip calls no gzip
             raise ConfigurationError([f"{path}: {error}"]) from None
 
 
@@ -102,13 +103,12 @@ def merged(paths: Sequence[Path], bad: Bad) -> Iterator[Line]:
             if (line := next(source, None)) is not None:
                 heapq.heappush(heap, (line.time, number, line, source))
             continue
-        time, number, line, source = heap[0]
+        _, number, line, source = heap[0]
         yield line
         if (following := next(source, None)) is None:
             heapq.heappop(heap)
         else:
-            # Inside a file the order is the file's, should the clock have been put back.
-            heapq.heapreplace(heap, (max(time, following.time), number, following, source))
+            heapq.heapreplace(heap, (following.time, number, following, source))
 
 
 def followed(path: Path, pause: Callable[[], None]) -> Iterator[bytes]:

@@ -1,6 +1,6 @@
 """``imapgate audit report``: one page about a period, for people who have to answer for it.
 
-Reads the files three times: for their digests, to verify them, and to count.  Needs no reactor.
+Reads the files three times: for their digests, to count, and to verify them.  Needs no reactor.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from imapgate import __version__
 from imapgate.audit.reading import Wanted, merged
-from imapgate.audit.show import add_period
+from imapgate.audit.show import add_period, period
 from imapgate.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 ROWS = 50
 """Rows of a table that are shown."""
+
+_TORN = ".torn-"
+"""In the name of what was moved aside behind the last whole line of a file."""
 
 
 def add_report(commands: Any) -> None:
@@ -94,29 +97,26 @@ def _sheet(options: argparse.Namespace) -> Sheet:
     keys = [load_public(path) for path in options.key]
     paths: Sequence[Path] = options.files
     sources = [_digest(path) for path in paths]
-    try:
-        verdict = verify(paths, keys, open_end=options.open)
-    except (OSError, EOFError) as error:
-        raise ConfigurationError([f"{getattr(error, 'filename', '')}: {error}"]) from None
     zone = options.zone or UTC
-    findings = Findings(zone)
-    wanted = Wanted(since=options.since or "", until=options.until or "")
+    since, until = period(options, zone)
+    findings, wanted = Findings(zone), Wanted(since=since, until=until)
     unread = 0
 
     def bad(path: Path, number: int) -> None:
         nonlocal unread
         unread += 1
 
-    for line in merged([file.path for file in verdict.files if not file.torn], bad):
+    for line in merged([path for path in paths if _TORN not in path.name], bad):
         if wanted(line.record):
             findings.take(line.record)
+    verdict = verify(paths, keys, open_end=options.open)
     return Sheet(
         title=options.title,
         findings=findings,
         verdict=verdict,
         sources=sources,
         keys=[fingerprint(key) for key in keys],
-        period=(options.since or "", options.until or ""),
+        period=(since, until),
         unread=unread,
         zone=zone,
         zone_name=options.zone.key if options.zone else "UTC",

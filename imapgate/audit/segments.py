@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import re
+import zlib
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -114,8 +115,11 @@ def examine(path: Path, keys: Sequence[Ed25519PublicKey] = (), wanted: Collectio
 
 def _lines(path: Path, file: BinaryIO) -> Iterator[bytes]:
     source = cast(BinaryIO, gzip.GzipFile(fileobj=file)) if path.suffix == ".gz" else file
-    while line := source.readline(LINE_MOST + 1):
-        yield line
+    try:
+        while line := source.readline(LINE_MOST + 1):
+            yield line
+    except (EOFError, zlib.error) as error:
+        raise OSError(f"{path}: {error}") from None
 
 
 def _next(found: Examined, number: int, line: bytes, keys: Sequence[Ed25519PublicKey]) -> Fault | None:

@@ -12,7 +12,10 @@ Record = Mapping[str, object]
 
 def printable(value: object) -> str:
     """A value with nothing in it that a terminal or a browser would obey, or that turns text around."""
-    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in str(value))
+    text = str(value)
+    if text.isprintable():
+        return text
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
 
 
 def text(record: Record, name: str) -> str:
@@ -83,6 +86,9 @@ def _flags(record: Record) -> list[str]:
 _REST: Sequence[tuple[str, str]] = (
     ("as {}", "user.effective"),
     ("{}", "command.verb"),
+    ("instead of {}", "command.asked"),
+    ("for {}", "acl.identifier"),
+    ("rights {}", "acl.rights"),
     ("for {}", "search.criteria"),
     ("for sha256:{}", "search.criteria_sha256"),
     ("{} found", "search.found"),
@@ -90,6 +96,8 @@ _REST: Sequence[tuple[str, str]] = (
     ("rule {}", "policy.rule"),
     ("{}", "admin.command"),
     ("{}", "admin.arguments"),
+    ("{}", "config.file"),
+    ("{}", "error.kind"),
     ("({})", "gap.reason"),
     ("{} lost", "gap.lost"),
     ("({})", "reason"),

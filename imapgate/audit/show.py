@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 from typing import Any
 
@@ -38,22 +38,27 @@ def add_show(commands: Any) -> None:
 
 def add_period(parser: argparse.ArgumentParser) -> None:
     """Add ``--since`` and ``--until``."""
-    form = "a date, a date with a time (UTC), or 30m, 2h, 7d ago"
-    parser.add_argument("--since", type=_since, metavar="TIME", help=form)
-    parser.add_argument("--until", type=_until, metavar="TIME", help="the same; a date counts whole")
+    form = "a date, a date with a time, or 30m, 2h, 7d ago"
+    parser.add_argument("--since", type=_time, metavar="TIME", help=form)
+    parser.add_argument("--until", type=_time, metavar="TIME", help="the same; a date counts whole")
 
 
-def _since(given: str, *, end: bool = False) -> str:
+def period(options: argparse.Namespace, zone: tzinfo = UTC) -> tuple[str, str]:
+    """Return what ``--since`` and ``--until`` say, as records have it; empty: nothing."""
+    now = datetime.now(UTC)
+    since = moment(options.since, now, zone=zone) if options.since else ""
+    return since, moment(options.until, now, zone=zone, end=True) if options.until else ""
+
+
+def _time(given: str) -> str:
+    """A time that makes sense, as it was given: what it means depends on the zone."""
     try:
-        return moment(given, datetime.now(UTC), end=end)
+        moment(given, datetime.now(UTC), end=True)
     except (ValueError, OverflowError):
         raise argparse.ArgumentTypeError(
             f"expected a date (2026-11-02), a date and a time (2026-11-02T08:15), or 30m, 2h, 7d ago; found {given!r}"
         ) from None
-
-
-def _until(given: str) -> str:
-    return _since(given, end=True)
+    return given
 
 
 def _uid(given: str) -> int:
@@ -70,8 +75,7 @@ def run(options: argparse.Namespace) -> int:
         options.uid,
         tuple(options.event),
         options.session,
-        options.since or "",
-        options.until or "",
+        *period(options),
     )
     bad = _Bad()
     try:

@@ -127,10 +127,7 @@ class Trail:
         if (self._lost or self._writer.octets >= KEPT or self._state != "running") and not self._room(event):
             return
         self._seal(event, outcome, fields)
-        if self._chain.seq - self._marked >= CHECKPOINT_RECORDS:
-            self._checkpoint("records")
-        elif self._timer is None:
-            self._timer = self._clock.callLater(CHECKPOINT_SECONDS, self._minute)
+        self._mark()
 
     def committed(self) -> Deferred[None] | None:
         """Wait until all that was recorded is on the disk; ``None``: nothing is to be waited for.
@@ -164,6 +161,13 @@ class Trail:
         return self._now().isoformat(timespec="microseconds")[:-6] + "Z"
 
     # --- checkpoints ---
+
+    def _mark(self) -> None:
+        """See to it that a checkpoint stands behind a record in time."""
+        if self._chain.seq - self._marked >= CHECKPOINT_RECORDS:
+            self._checkpoint("records")
+        elif self._timer is None:
+            self._timer = self._clock.callLater(CHECKPOINT_SECONDS, self._minute)
 
     def _checkpoint(self, reason: str, more: Mapping[str, object] | None = None) -> None:
         self._seal(
@@ -218,6 +222,7 @@ class Trail:
         if lost:
             self._lost_in_all += lost
             self._seal("audit.gap", "unknown", {**self._gap, "gap.lost": lost})
+            self._mark()
         return lost
 
     def _tell(self, trouble: str, stage: str, lost: int) -> None:

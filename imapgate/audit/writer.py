@@ -170,7 +170,7 @@ class Writer:
         group = self._groups[0]
         if group is self._groups[-1]:
             self._groups.append(_Group())
-        sync = self._pace.sync or group.closes or self._begun - self._synced >= SYNC_SECONDS
+        sync = self._pace.sync or group.closes or self._begun >= self._synced + SYNC_SECONDS
         stuck = self._clock.callLater(STUCK_SECONDS, self._stuck)
         job = self._in_thread(partial(_write, self._file, group.lines, sync=sync, closes=group.closes))
         job.addErrback(_as_written)
@@ -223,8 +223,8 @@ class Writer:
         if not self._running:
             self._file.close()
         self.abandoned = sum(len(group.lines) for group in self._groups)
-        if ended is not None:
-            ended.callback(None)
+        assert ended is not None
+        ended.callback(None)
 
 
 def _write(file: AuditFile, lines: list[bytes], *, sync: bool, closes: bool) -> Written:

@@ -128,6 +128,9 @@ class Watch:
             self._context["client.asserted"] = said
 
     def _login_failed(self, event: LoginFailed) -> None:
+        self.view.user = self.view.upstream = ""
+        if self._chain is not None:
+            self._chain.refused()
         fields = {"user.name": name_of(event.user), "auth.mechanism": event.mechanism.decode("ascii")}
         denied = event.failure is Failure.POLICY
         outcome = "denied" if denied else "no" if event.failure is Failure.CREDENTIALS else "error"

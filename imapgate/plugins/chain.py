@@ -50,9 +50,8 @@ class Chain:
 
     def __init__(self, session: Session, before: Table, after: Callable[[str], Table]) -> None:
         self._session = session
-        self._table = before
+        self._before = self._table = before
         self._after = after
-        self._logged_in = False
         self._closed = False
         self._queue: deque[_Question] = deque()
         self._seen = 0  # octets of the message that is coming
@@ -74,8 +73,11 @@ class Chain:
 
     def authenticated(self) -> None:
         """The session has its user; from now on only those plugins are asked whom that one concerns."""
-        self._logged_in = True
         self._table = self._after(self._session.user)
+
+    def refused(self) -> None:
+        """The session has no user after all."""
+        self._table = self._before
 
     def judge(self, hook: str, *arguments: object, then: Callable[[Judged], None], parse: Parse | None = None) -> None:
         """Ask the plugins, once all that was asked before is answered.
@@ -118,9 +120,9 @@ class Chain:
         self._question = question
         self._arguments = question.arguments
         steps = self._table.steps(hook, question.arguments)
-        if steps and not self._logged_in and hook in _WHO:
+        if hook in _WHO:  # it may be another user than the one whose login went before, and was refused
             users = _WHO[hook](self._session, *question.arguments)
-            steps = tuple(step for step in steps if step.place.concerns(users))
+            steps = tuple(step for step in self._before.steps(hook, question.arguments) if step.place.concerns(users))
         elif hook == "message_begins":
             self._seen = 0
         elif hook == "message_chunk":

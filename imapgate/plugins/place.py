@@ -206,6 +206,7 @@ class Place:
         """Return the verdict in an answer."""
         answer = call.answer
         if isinstance(answer, Failure):
+            assert answer.value is not None
             return self._failed(call.session, call.hook, "error", self._described(call.hook, answer.value))
         try:
             verdict = checked(call.hook, answer, call.parse)

@@ -7,13 +7,13 @@ recorded.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from imapgate.model.reading import Reading
 from imapgate.session.delivered import BULK, Access, Delivery
 from imapgate.session.effects import Auditing
-from imapgate.wire.sequence import compact
+from imapgate.wire.sequence import NUMBER, UIDS, compact, count
 
 Fields = dict[str, object]
 Deed = tuple[str, Fields]
@@ -53,8 +53,9 @@ class Ended(NamedTuple):
     messages: int = 0
 
 
-_COPYUID = re.compile(rb"([0-9]+) ([0-9:,]+) ([0-9:,]+)\Z")
-_APPENDUID = re.compile(rb"([0-9]+) ([0-9:,]+)\Z")
+_COPYUID = re.compile(rb"(%b) (%b) (%b)\Z" % (NUMBER, UIDS, UIDS))
+_APPENDUID = re.compile(rb"(%b) (%b)\Z" % (NUMBER, UIDS))
+_NUMBER = re.compile(NUMBER)
 
 
 def deeds(ended: Ended, auditing: Auditing) -> Iterator[Deed]:
@@ -92,21 +93,28 @@ def text(raw: bytes) -> str:
     return raw.decode("ascii", "backslashreplace")
 
 
+def number(text: bytes) -> int:
+    """What a server says is a number; 0: it is none."""
+    return int(text) if _NUMBER.fullmatch(text) else 0
+
+
 def _messages(ended: Ended) -> Fields:
     """Which messages the command names: by UID where that is known, else as it named them."""
-    reading = ended.reading
-    if reading.uid:
-        return {"message.uids": text(reading.sequence)}
     if ended.known is not None:
-        return {"message.uids": compact(ended.known), "message.count": len(ended.known)}
-    return {"message.sequence": text(reading.sequence)}
+        return {**_uids(ended.known), "message.count": len(ended.known)}
+    name = "message.uids" if ended.reading.uid else "message.sequence"
+    return {name: text(ended.reading.sequence)}
+
+
+def _uids(uids: Sequence[int]) -> Fields:
+    return {"message.uids": compact(uids)} if uids else {}
 
 
 def _select(ended: Ended, auditing: Auditing) -> Iterator[Deed]:
     fields = _named(ended)
-    validity = ended.codes.get(b"UIDVALIDITY", b"")
-    if validity.isdigit():
-        fields["mailbox.uid_validity"] = int(validity)
+    validity = number(ended.codes.get(b"UIDVALIDITY", b""))
+    if validity:
+        fields["mailbox.uid_validity"] = validity
     fields["mailbox.read_only"] = ended.reading.verb == "EXAMINE" or b"READ-ONLY" in ended.codes
     yield "mailbox.select", fields
 
@@ -137,7 +145,9 @@ def _fetch(ended: Ended, auditing: Auditing) -> Iterator[Deed]:
         return
     bulk = delivery.access is Access.CONTENT and delivery.messages >= BULK
     fields["message.access"] = "bulk" if bulk else delivery.access.name.lower()
-    fields["message.uids"] = compact(delivery.uids)
+    fields |= _uids(delivery.uids)
+    if len(delivery.uids) < delivery.messages:  # the server did not say all of them
+        fields |= _messages(ended)
     fields["message.count"] = delivery.messages
     fields["message.octets"] = delivery.octets
     if delivery.message_ids:
@@ -188,6 +198,7 @@ def _stored(ended: Ended, fields: Fields, validity: str, uids: str) -> None:
     if found is not None:
         fields[validity] = int(found[1])
         fields[uids] = text(found[2])
+        fields["message.count"] = count(found[2])
 
 
 def _replace(ended: Ended, auditing: Auditing) -> Iterator[Deed]:
@@ -206,7 +217,7 @@ def _expunge(ended: Ended, auditing: Auditing) -> Iterator[Deed]:
         return
     fields = _placed(ended)
     known = ended.known or ()
-    fields["message.uids"] = compact(known)
+    fields |= _uids(known)
     fields["message.count"] = len(known) if ended.reading.name == "CLOSE" else ended.expunged
     yield "message.expunge", fields
 

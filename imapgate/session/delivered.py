@@ -42,27 +42,31 @@ class Delivery(NamedTuple):
     subjects: tuple[str, ...]
 
 
-_FRONT = rb"\* [0-9]+ FETCH \((?:FLAGS \([^()\r\n]*\) )?UID ([0-9]+)"
+_FRONT = rb"\* [0-9]+ FETCH \((?:FLAGS \([^()\r\n]*\) )?UID ([0-9]{1,10})"
 _FIRST = re.compile(_FRONT, re.IGNORECASE)
 _UIDS = re.compile(rb"\n" + _FRONT, re.IGNORECASE)
 _TAKEN = re.compile(
-    rb"(\n\* [0-9]+ FETCH \((?:FLAGS \([^()\r\n]*\))?)(?: UID ([0-9]+)(?=[ )])|UID ([0-9]+) )", re.IGNORECASE
+    rb"(\n\* [0-9]+ FETCH \((?:FLAGS \([^()\r\n]*\))?)(?: UID ([0-9]{1,10})(?=[ )])|UID ([0-9]{1,10}) )", re.IGNORECASE
 )
-_BEHIND = re.compile(rb" UID ([0-9]+)(?=[ )])", re.IGNORECASE)
-_LAST = re.compile(rb" UID ([0-9]+)(?=\)\r\n\Z)", re.IGNORECASE)
-_FETCH = re.compile(rb"\* ([0-9]+) FETCH \(", re.IGNORECASE)
+_BEHIND = re.compile(rb" UID ([0-9]{1,10})(?=[ )])", re.IGNORECASE)
+_LAST = re.compile(rb" UID ([0-9]{1,10})(?=\)\r\n\Z)", re.IGNORECASE)
+_FETCH = re.compile(rb"\* ([0-9]{1,10}) FETCH \(", re.IGNORECASE)
 _QUOTED = re.compile(rb'"(?:[^"\\\r\n]|\\.)*+"')
 _FLAGS = re.compile(rb"FLAGS \([^()]*\)", re.IGNORECASE)
-_UID = re.compile(rb"[( ]UID ([0-9]+)(?=[ )])", re.IGNORECASE)
+_UID = re.compile(rb"[( ]UID ([0-9]{1,10})(?=[ )])", re.IGNORECASE)
 _ITEM = re.compile(
     rb"[( ]((?:BODY|BINARY)(?:\.SIZE)?\[[^\]]*\](?:<[0-9]+>)?|RFC822(?:\.[A-Z]+)?|(?!NIL\b)[A-Z][A-Z0-9.=-]+)"
     rb"(?= )(?! NIL\b)",
     re.IGNORECASE,
 )
+_SECTION = re.compile(rb"\[[^\]]*\]")
 _ENVELOPE_ID = re.compile(rb'"(<[^"\r\n]{1,250}>)"\)(?=[ )])')
 _SUBJECT = re.compile(rb'ENVELOPE \((?:"[^"]*"|NIL) "((?:[^"\\\r\n]|\\.){0,500})"', re.IGNORECASE)
 _HEADER_ID = re.compile(rb"^message-id:[ \t\r\n]*(<[^>\r\n]{1,250}>)", re.IGNORECASE | re.MULTILINE)
 _HEADER_SUBJECT = re.compile(rb"^subject:[ \t]*([^\r\n]{0,500})", re.IGNORECASE | re.MULTILINE)
+_ANNOUNCES_HEADER = re.compile(
+    rb"[( ](?:BODY\[(?:HEADER[^\]]*)?\]|RFC822(?:\.HEADER)?)(?:<0>)? ~?\{[0-9]+\}\r\n\Z", re.IGNORECASE
+)
 _HEADER_ITEM = re.compile(r"BODY\[(?:[0-9.]+\.)?(?:HEADER|MIME)|RFC822\.HEADER|ENVELOPE")
 _CONTENT_ITEM = re.compile(r"BODY\[|BINARY\[|RFC822(?:\.TEXT)?\Z|PREVIEW|SNIPPET")
 
@@ -138,7 +142,7 @@ class Delivered:
         """Octets of a literal pass."""
         self._octets += len(data)
         if len(self._header) < _HEADER_MOST:
-            self._header += data[:_HEADER_MOST]
+            self._header += data[: _HEADER_MOST - len(self._header)]
 
     def text(self, piece: bytes, whole: bool) -> bytes:
         """Take text between literals, and return it as the client is to see it.
@@ -150,9 +154,9 @@ class Delivered:
         if self._added and not whole and not piece.endswith(b"}\r\n") and len(piece) < _LINE_MOST:
             cut = piece.rfind(b"\n") + 1
             piece, self._held = piece[:cut], piece[cut:]
+            whole = True
         if not piece:
             return b""
-        self._octets += len(piece)
         shown = []
         if self._inside:
             cut = piece.find(b"\n") + 1 or len(piece)
@@ -193,6 +197,7 @@ class Delivered:
             shown = lines
         if len(uids) != count:  # one of them is another response, or has its UID elsewhere
             return b"".join([self._piece(line, True) for line in lines.splitlines(keepends=True)])
+        self._octets += len(lines)
         self._uids[0] += uids
         self._count[0] += count
         if len(self._ids) < IDS_MOST and self._access is Access.HEADERS:
@@ -204,10 +209,11 @@ class Delivered:
     def _piece(self, piece: bytes, ends: bool) -> bytes:
         """Take the next piece of one response; ``ends``: with it the response is whole."""
         shown = self._without_uid(piece, ends) if self._added and not self._taken else piece
-        if len(self._line) < _LINE_MOST:
-            self._line += piece
+        self._octets += len(piece)
         if self._header:
             self._headed()
+        if len(self._line) < _LINE_MOST:
+            self._line += piece[: _LINE_MOST - len(self._line)]
         self._inside = not ends
         if ends:
             self._response()
@@ -221,7 +227,7 @@ class Delivered:
                 self._taken = True
                 return found[1][1:] + piece[found.end() - 1 :]
         else:
-            found = _BEHIND.match(piece)
+            found = _BEHIND.match(piece) if self._line.endswith(b"}\r\n") else None
         if found is None and ends:
             found = _LAST.search(piece, max(0, len(piece) - 32))
         if found is None:
@@ -234,9 +240,10 @@ class Delivered:
         line = self._line
         found = _FETCH.match(line)
         if found is None:
+            self._before = self._octets
             return
         bare = _FLAGS.sub(b"FLAGS ()", _QUOTED.sub(b'""', line) if b'"' in line else line)
-        uid = _UID.search(bare)
+        uid = _UID.search(_SECTION.sub(b"[]", bare))  # a client may ask for a header of any name
         items = tuple(dict.fromkeys([item.decode("ascii").upper() for item in _ITEM.findall(bare, found.end() - 1)]))
         access = access_of(items) if self._careful else Access.METADATA
         self._count[access] += 1
@@ -256,6 +263,8 @@ class Delivered:
     def _headed(self) -> None:
         """A literal has passed, which may have been a header."""
         header, self._header = self._header.partition(b"\r\n\r\n")[0], b""
+        if _ANNOUNCES_HEADER.search(self._line) is None:
+            return
         if len(self._ids) < IDS_MOST:
             found = _HEADER_ID.search(header)
             if found is not None:

@@ -53,6 +53,7 @@ class Uplink:
 
     :ivar link: the connection; while none is bound, a blank one that holds the capabilities
     :ivar head: what stands at its head
+    :ivar head_tag: the upstream tag of that command
     :ivar flights: the commands that upstream has, by upstream tag
     :ivar queue: the commands that wait for the head, or for a connection
     :ivar contexts: searches that go on after their completion
@@ -63,15 +64,15 @@ class Uplink:
     """
 
     __slots__ = (
-        "_asked", "_head_tag", "_intake", "_limits", "_message", "_out", "_own", "_segments", "contexts", "done",
-        "flights", "head", "link", "pinned", "queue", "traced", "witness",
+        "_asked", "_intake", "_limits", "_message", "_out", "_own", "_segments", "contexts", "done", "flights", "head",
+        "head_tag", "link", "pinned", "queue", "traced", "witness",
     )  # fmt: skip
 
     def __init__(self, out: Outbox, intake: Intake, limits: Limits, granted: Granted) -> None:
         self._out = out
         self._intake = intake
         self._limits = limits
-        self._head_tag = b""
+        self.head_tag = b""
         self._segments: list[bytes] = []  # of the head's command, to be sent at its next "+"
         self._message: takes.MessageBegins | None = None  # whose literal follows the segments
         self._own = b""  # tag of a question of the gate's own
@@ -89,7 +90,7 @@ class Uplink:
     @property
     def flowing(self) -> bool:
         """Whether a message of a command that is not answered yet is on its way."""
-        return self.head is Head.FLOWING and self._head_tag in self.flights
+        return self.head is Head.FLOWING and self.head_tag in self.flights
 
     @property
     def vacant(self) -> bool:
@@ -103,6 +104,7 @@ class Uplink:
         clean = self.head is Head.FREE and self.vacant and not self.pinned and self.link.scanner.clean
         if clean:
             capabilities = self.link.capabilities
+            self.link.scanner.fine = False  # whoever has it next may not want to see literals apart
             self.link = Link(self._limits)
             self.link.capabilities = capabilities
             self._moved(HeadEvent.RELEASED)
@@ -155,7 +157,7 @@ class Uplink:
         if self._own:
             return False
         command = waiting if isinstance(waiting, Command) else waiting.command
-        if witness.mixes(command.rule.verb, [flight.rule.verb for flight in self.flights.values()]):
+        if witness.mixes(command.rule, [flight.rule for flight in self.flights.values()]):
             return False
         question = None if self._asked is waiting else witness.query(command)
         if question is None:
@@ -180,7 +182,7 @@ class Uplink:
         if self.traced:
             self.trace(Side.CLIENT, b" ".join((command.tag, rule.verb)) + redacted(parts))
         if isinstance(waiting, takes.MessageBegins):
-            self._head_tag = tag
+            self.head_tag = tag
             self._ask_message(waiting, (b"%b %b" % (tag, rule.verb),))
             return
         if rule.more and rule.slow:
@@ -188,19 +190,19 @@ class Uplink:
         pieces = segments((b"%b %b" % (tag, rule.verb), *parts))
         self._out.upstream(pieces[0])
         if len(pieces) > 1:
-            self._head_tag, self._segments = tag, pieces[1:]
+            self.head_tag, self._segments = tag, pieces[1:]
             self._moved(HeadEvent.ASKED)
         elif rule.verb == b"IDLE":
-            self._head_tag = tag
+            self.head_tag = tag
             self._moved(HeadEvent.IDLE_SENT)
 
     def message(self, event: takes.MessageBegins) -> None:
         """A message literal is announced: of a new command, or the next one of the command at the head."""
         if self.head is not Head.FLOWING:
             self.submit(event)
-        elif self._head_tag in self.flights:
+        elif self.head_tag in self.flights:
             if self.witness is not None:
-                self.witness.more(self._head_tag, event.size)
+                self.witness.more(self.head_tag, event.size)
             self._ask_message(event, ())
         else:  # it was answered while a message of it was on the way: end its line, ask for nothing more
             self._intake.refused()
@@ -218,7 +220,7 @@ class Uplink:
     def tail(self, parts: tuple[Part, ...]) -> None:
         """The end of a command that had message literals."""
         pieces = segments(parts)
-        if len(pieces) > 1 and self._head_tag in self.flights:  # a long string, which upstream must ask for, too
+        if len(pieces) > 1 and self.head_tag in self.flights:  # a long string, which upstream must ask for, too
             self._segments = pieces[1:]
             self._out.upstream(pieces[0])
             self._moved(HeadEvent.ASKED)
@@ -229,11 +231,11 @@ class Uplink:
 
     def abandon(self, denied: Mapping[str, object]) -> bytes:
         """Forget the command at the head, whose message must not be sent on; return the client's tag, if it waits."""
-        flight = self.flights.pop(self._head_tag, None)
+        flight = self.flights.pop(self.head_tag, None)
         if flight is None:
             return b""
         if self.witness is not None:
-            self.witness.denied(self._head_tag, denied)
+            self.witness.denied(self.head_tag, denied)
         return flight.tag
 
     # --- IDLE -----------------------------------------------------------------------------------------
@@ -304,14 +306,18 @@ class Uplink:
             raise UpstreamProtocolError("a completion for no command")
         if tag == self._own:
             self._own = b""
+            if self.witness is not None:
+                self.witness.answered(ok=ok)
             self.drain()
             return None
-        if tag != self._head_tag or self.head is Head.FREE:
+        if tag != self.head_tag or self.head is Head.FREE:
             return flight
         if self.head is Head.IDLE_REFRESHING and ok and not self.done:  # the client's own goes on
-            self._head_tag = self.link.next_tag()
-            self.flights[self._head_tag] = flight
-            self._out.upstream(b"%b IDLE\r\n" % self._head_tag)
+            self.head_tag = self.link.next_tag()
+            self.flights[self.head_tag] = flight
+            if self.witness is not None:
+                self.witness.resumed(tag, self.head_tag)
+            self._out.upstream(b"%b IDLE\r\n" % self.head_tag)
             self._moved(HeadEvent.RESUMED)
             return None
         if self.head is Head.ASKED and self._message is not None:

@@ -16,7 +16,7 @@ from imapgate.limits import MIB, Limits
 from imapgate.model.commands import Table
 from imapgate.model.passing import Completion, FetchItem, Mailbox, Message, Response
 from imapgate.model.reading import Reading
-from imapgate.model.verdict import Answer, Disconnect, Event, Interests, Reject, Replace, Verdict
+from imapgate.model.verdict import CONTINUE, Answer, Disconnect, Event, Interests, Reject, Replace, Verdict
 from imapgate.session import intake as takes
 from imapgate.session.deeds import Place
 from imapgate.session.effects import Ask, Close, Granted, Judge, Judgement, Reason, Side
@@ -41,8 +41,8 @@ class WatchedRelay(Relay):
     """One client's commands, where plugins or the audit trail want to know of them."""
 
     __slots__ = (
-        "_auditing", "_by", "_cut", "_gathered", "_interests", "_items", "_message", "_messages", "_seen", "_table",
-        "_then", "_to", "_unread", "_witness", "dismissed",
+        "_auditing", "_by", "_considered", "_cut", "_gathered", "_interests", "_items", "_message", "_messages", "_notes",
+        "_seen", "_table", "_then", "_to", "_unread", "_whole", "_witness", "dismissed",
     )  # fmt: skip
 
     def __init__(self, out: Outbox, intake: Intake, limits: Limits, table: Table, granted: Granted) -> None:
@@ -56,7 +56,10 @@ class WatchedRelay(Relay):
         out.durable = granted.auditing is not None and granted.auditing.durable
         self._then: dict[Side, Then] = {}  # what follows from the verdict that is awaited
         self._by = ""  # whose verdict it is
+        self._considered: Reading | None = None  # the command that is judged
+        self._notes: dict[str, object] = {}  # what is to be recorded of it
         self._unread: deque[tuple[int, bytes, bool]] = deque()  # pieces, and whether a line's start is behind them
+        self._whole = True  # and whether one is behind what the client was sent
         self._gathered = b""  # of a response that is read whole
         self._message: Message | None = None  # that flows, and that somebody looks at
         self._messages = 0  # of the command under way
@@ -74,6 +77,16 @@ class WatchedRelay(Relay):
     @property
     def _owed(self) -> int:
         return super()._owed + len(self._then) + len(self._unread)
+
+    @property
+    def mid_response(self) -> bool:
+        """Whether the client has been sent part of a response: more may have been read than it was sent."""
+        return not self._whole
+
+    @property
+    def awaits_upstream(self) -> bool:
+        """Whether it is upstream's turn to speak."""
+        return not self._unread and Side.UPSTREAM not in self._then and super().awaits_upstream
 
     @property
     def waiting(self) -> Reason | None:
@@ -113,9 +126,10 @@ class WatchedRelay(Relay):
         if then is None:
             return
         if judgement.notes:
-            self._note({f"note.{key}": value for key, value in judgement.notes.items()})
+            self._note(judgement.side, {f"note.{key}": value for key, value in judgement.notes.items()})
         verdict, self._by = judgement.verdict, judgement.by
         if isinstance(verdict, Disconnect):
+            self._denied(self._considered if judgement.side is Side.CLIENT else None, verdict.rule)
             self.dismissed = verdict.text.encode()
             return
         then(verdict)
@@ -124,8 +138,12 @@ class WatchedRelay(Relay):
         elif not self.finished:
             self._settle()
 
-    def _note(self, fields: Mapping[str, object]) -> None:
-        self._witness.notes = {**self._witness.notes, **fields}
+    def _note(self, side: Side, fields: Mapping[str, object]) -> None:
+        """Have this recorded of the command that it belongs to."""
+        if side is Side.CLIENT and self._up.head is not Head.FLOWING:
+            self._notes.update(fields)
+        else:
+            self._witness.note(self._up.head_tag if side is Side.CLIENT else b"", fields)
 
     # --- what the client sends --------------------------------------------------------------------------
 
@@ -139,8 +157,7 @@ class WatchedRelay(Relay):
         elif isinstance(event, takes.MessageData):
             self._chunk(event)
         elif isinstance(event, takes.MessageTail) and self._cut is not None:
-            self._say(self._cut)
-            self.dismissed = b"[UNAVAILABLE] The message was refused; connect again"
+            self._dismiss(self._cut)
         else:
             super().take(event)
 
@@ -156,12 +173,11 @@ class WatchedRelay(Relay):
         self._say(b"%b %b %b\r\n" % (event.command.tag, completion, text))
         if isinstance(event, takes.MessageBegins):
             self._intake.refused()
-        elif event.command.rule.verb == b"LOGOUT":
-            super().take(event)
 
     def _consider(self, event: takes.Complete | takes.MessageBegins, reading: Reading) -> None:
         """Have a new command judged, if anybody wants to."""
         self._message, self._intake.watched = None, False  # one that upstream did not want may still stand there
+        self._considered, self._notes = reading, {}
         verbs = self._interests.verbs
         if reading.verb == "LOGOUT" or (verbs is not None and reading.verb not in verbs):
             self._approved(event, reading)
@@ -196,29 +212,39 @@ class WatchedRelay(Relay):
             self._denied(reading, "answered")
             self._refuse(event, verdict.completion.encode(), _coded(verdict.code, verdict.text))
         elif isinstance(verdict, Replace):
-            self._note({"command.asked": reading.verb, "policy.plugin": self._by, "policy.rule": verdict.rule})
+            self._notes.update({"command.asked": reading.verb, "policy.plugin": self._by, "policy.rule": verdict.rule})
             event = self._parsed(event, verdict.line)
             self._approved(event, Reading(event.command, message_size=_size(event), utf8=self._intake.utf8))
         else:
             self._approved(event, reading)
 
-    def _denied(self, reading: Reading, rule: str) -> None:
+    def _denied(self, reading: Reading | None, rule: str) -> None:
         if self._auditing is not None:
-            self._witness.refused(reading, "denied", {"policy.plugin": self._by, "policy.rule": rule})
+            notes = {} if reading is None else self._notes
+            self._witness.refused(reading, {**notes, "policy.plugin": self._by, "policy.rule": rule})
 
     def _approved(self, event: takes.Complete | takes.MessageBegins, reading: Reading) -> None:
         if isinstance(event, takes.MessageBegins):
             self._messages, self._to = 0, reading.destination
             self._consider_message(event, reading)
         else:
-            super().take(event)
+            self._pass_on(event)
+
+    def _pass_on(self, event: takes.Complete | takes.MessageBegins) -> None:
+        """Let a command go on, with what is to be recorded of it."""
+        waiting = self._witness.notes
+        if self._notes:
+            waiting[event.command.tag], self._notes = self._notes, {}
+        super().take(event)
+        if waiting and not self._up.queue:  # the gate answered it itself
+            waiting.clear()
 
     # --- messages ---------------------------------------------------------------------------------------
 
     def _begins(self, event: takes.MessageBegins) -> None:
         reading = Reading(event.command, message_size=event.size, utf8=self._intake.utf8)
         if self._cut is not None:  # a later message of a command that is refused
-            self._refuse(event, b"NO", b"Refused")
+            self._dismiss(self._cut)
         elif self._up.head is Head.FLOWING:
             self._consider_message(event, reading)
         elif self._allows(event):
@@ -226,7 +252,7 @@ class WatchedRelay(Relay):
 
     def _consider_message(self, event: takes.MessageBegins, reading: Reading) -> None:
         if not self._interests.message:
-            super().take(event)
+            self._pass_on(event)
             return
         self._messages += 1
         message = Message(self._to, event.size, self._messages)
@@ -238,22 +264,21 @@ class WatchedRelay(Relay):
             self._message, self._seen = message, 0
             self._intake.watched = True
             if event.size:
-                super().take(event)
+                self._pass_on(event)
             else:
                 self._ask(Side.CLIENT, "message_ends", (message,), partial(self._empty_judged, event, reading, message))
         elif message.number == 1:
             self._denied(reading, verdict.rule)
             self._refuse(event, b"NO", _coded(verdict.code, verdict.text))
         else:
-            self._end_message(verdict)
-            self._intake.refused()
+            self._dismiss(self._end_message(verdict))
 
     def _empty_judged(self, event: takes.MessageBegins, reading: Reading, message: Message, verdict: Verdict) -> None:
         self._message, self._intake.watched = None, False
         if isinstance(verdict, Reject):
             self._message_judged(event, reading, message, verdict)
         else:
-            super().take(event)
+            self._pass_on(event)
 
     def _chunk(self, event: takes.MessageData) -> None:
         if self._cut is not None:
@@ -267,7 +292,7 @@ class WatchedRelay(Relay):
         if shown:
             self._ask(Side.CLIENT, "message_chunk", (message, shown), partial(self._chunk_judged, event, message))
         else:
-            self._chunk_judged(event, message, Answer())
+            self._chunk_judged(event, message, CONTINUE)
 
     def _chunk_judged(self, event: takes.MessageData, message: Message, verdict: Verdict) -> None:
         if isinstance(verdict, Reject):
@@ -284,15 +309,23 @@ class WatchedRelay(Relay):
         self._message, self._intake.watched = None, False
         super().take(event)
 
-    def _end_message(self, verdict: Reject) -> None:
+    def _end_message(self, verdict: Reject) -> bytes:
         """Refuse a message of which upstream has a part: it must never have the rest, so the connection is cut.
 
-        No server stores what was cut off in the middle (PROTOCOL §2).  The client sends the rest to nobody.
+        No server stores what was cut off in the middle (PROTOCOL §2).  The client sends the rest, which is still
+        watched, to nobody; return what it is answered then.
         """
-        self._message, self._intake.watched = None, False
+        self._message = None
         tag = self._up.abandon({"policy.plugin": self._by, "policy.rule": verdict.rule})
         self._cut = b"%b NO %b\r\n" % (tag, _coded(verdict.code, verdict.text)) if tag else b""
         self._out.effect(Close(Side.UPSTREAM, abort=True))
+        return self._cut
+
+    def _dismiss(self, answer: bytes) -> None:
+        """The client awaits the answer to a message that was cut off; there is no connection any more."""
+        if answer:
+            self._say(answer)
+        self.dismissed = b"[UNAVAILABLE] The message was refused; connect again"
 
     # --- what upstream sends ----------------------------------------------------------------------------
 
@@ -308,6 +341,8 @@ class WatchedRelay(Relay):
         unread, scanner = self._unread, self._up.link.scanner
         try:
             for kind, piece in pieces:
+                if self._up.traced:
+                    self._up.trace_upstream(kind == LINE, piece)
                 unread.append((kind, piece, scanner.at_line_start))
         finally:
             self._go_on()
@@ -326,15 +361,14 @@ class WatchedRelay(Relay):
     def _piece(self, kind: int, piece: bytes, whole: bool) -> None:
         if kind == LINE and self._deferred:
             self._say_deferred()
-        if self._up.traced:
-            self._up.trace_upstream(kind == LINE, piece)
+        begins, self._whole = self._whole, whole
         if self._gathered:
             self._gather(kind, piece, whole)
         elif kind == LITERAL:
             self._witness.literal(piece)
             self._out.client(piece)
         elif kind == TEXT:
-            self._text(piece, whole)
+            self._text(piece, whole, begins)
         elif piece.startswith(b"* "):
             self._line(piece, whole)
         elif piece.startswith(b"+"):
@@ -343,20 +377,26 @@ class WatchedRelay(Relay):
         else:
             self._completed(piece)
 
-    def _text(self, piece: bytes, whole: bool) -> None:
+    def _text(self, piece: bytes, whole: bool, begins: bool) -> None:
         numbered = self._interests.responses & _NUMBERED
+        word = b""
         if numbered:
-            end = piece.find(b"\n") + 1
-            if end and end < len(piece):  # one line at a time
-                self._unread.appendleft((TEXT, piece[end:], whole))
-                piece, whole = piece[:end], True
-            words = piece.split(None, 3)
-            if len(words) == 3 and words[0] == b"*" and words[2].decode("ascii", "replace").upper() in numbered:
-                self._response(words[2].upper(), piece)
-                return
+            piece, whole = self._first_line(piece, whole)
+            words = piece.split(None, 3) if begins else ()
+            word = words[2].upper() if len(words) == 3 else b""
         shown = self._witness.text(piece, whole)
-        if shown:
+        if word.decode("ascii", "replace") in numbered:
+            self._response(word, shown)
+        elif shown:
             self._out.client(shown)
+
+    def _first_line(self, piece: bytes, whole: bool) -> tuple[bytes, bool]:
+        """The first line of a text, the others to be read next; a text ends where a literal is announced."""
+        end = piece.find(b"\n") + 1 or len(piece)
+        if end < len(piece):
+            self._unread.appendleft((TEXT, piece[end:], whole))
+            self._whole = whole = True
+        return piece[:end], whole
 
     def _line(self, line: bytes, whole: bool) -> None:
         word = keyword(line)
@@ -372,13 +412,9 @@ class WatchedRelay(Relay):
 
     def _gather(self, kind: int, piece: bytes, whole: bool) -> None:
         """Take more of a response that is read whole."""
-        end = len(piece)
         if kind == TEXT:
-            end = piece.find(b"\n") + 1 or end
-            if end < len(piece):
-                self._unread.appendleft((TEXT, piece[end:], whole))
-                whole = True
-        self._gathered += piece[:end]
+            piece, whole = self._first_line(piece, whole)
+        self._gathered += piece
         if len(self._gathered) > _RESPONSE_MOST:
             raise UpstreamProtocolError(f"a response of more than {_RESPONSE_MOST} octets")
         if whole:
@@ -419,6 +455,7 @@ class WatchedRelay(Relay):
             (hook, arguments), *rest = hooks
             self._ask(Side.UPSTREAM, hook, arguments, lambda verdict: self._ask_hooks(rest, line))
         else:
+            self._witness.tell()
             self._out.client(line)
 
 

@@ -11,34 +11,43 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 
-from imapgate.model.commands import Changes, Command
+from imapgate.model.commands import Changes, Command, Rule
 from imapgate.model.passing import FetchItem
 from imapgate.model.reading import Reading
-from imapgate.session.deeds import Ended, Place, deeds, recorded, text
+from imapgate.session.deeds import Ended, Place, deeds, number, recorded, text
 from imapgate.session.delivered import Delivered
 from imapgate.session.effects import Auditing, Record
 from imapgate.session.outbox import Outbox
 from imapgate.session.responses import STATUS
+from imapgate.wire.sequence import NUMBER, UIDS
 from imapgate.wire.sequence import count as count_of
-from imapgate.wire.writer import Literal
+from imapgate.wire.writer import Literal, quotable, quoted
 
 _FETCHING = frozenset((b"FETCH", b"UID FETCH", b"STORE", b"UID STORE"))
 """Commands that are answered by FETCH responses, which say of none whose they are: one at a time."""
 _BY_NUMBER = frozenset((b"STORE", b"COPY", b"MOVE", b"REPLACE"))
+_BY_UID = frozenset((b"UID STORE", b"UID COPY", b"UID MOVE"))
+_VAGUE = re.compile(rb"[:*$]")
+"""A set of UIDs with this in it may name messages that are not there."""
 _MARKED = {b"EXPUNGE": b"UID SEARCH DELETED", b"CLOSE": b"UID SEARCH DELETED"}
-_OWN = re.compile(rb"\* [0-9]+ FETCH \(UID ([0-9]+)\)\r\n", re.IGNORECASE)
+_OWN = re.compile(rb"^\* [0-9]+ FETCH \(UID (%b)\)\r\n" % NUMBER, re.IGNORECASE | re.MULTILINE)
 _CODE = re.compile(rb"\S+ [A-Z]+ \[([A-Z-]+)(?: ([^\]]*))?\]", re.IGNORECASE)
-_COUNT = re.compile(rb"\bCOUNT ([0-9]+)", re.IGNORECASE)
-_ALL = re.compile(rb"\bALL ([0-9:,]+)", re.IGNORECASE)
+_COUNT = re.compile(rb"\bCOUNT (%b)" % NUMBER, re.IGNORECASE)
+_ALL = re.compile(rb"\bALL (%b)" % UIDS, re.IGNORECASE)
 _FOUND = frozenset((b"SEARCH", b"SORT", b"THREAD", b"ESEARCH"))
+_SEARCHING = frozenset(word.decode("ascii") for word in _FOUND)
+_SAID = frozenset((b"OK", b"NO", b"BAD"))
+_ESEARCH_TAG = re.compile(rb'\* ESEARCH \(TAG "?([^ ")]+)', re.IGNORECASE)
+_GONE = re.compile(rb"\* VANISHED (%b)\r\n" % UIDS, re.IGNORECASE)
+_HELD_MOST = 64 * 1024
 
 
 class Begun:
     """A command that upstream has."""
 
     __slots__ = (
-        "codes", "delivered", "expunged", "found", "known", "messages", "notes", "number", "place", "reading",
-        "seconds", "size",
+        "codes", "delivered", "expunged", "found", "known", "messages", "notes", "number", "outcome", "place",
+        "reading", "seconds", "size",
     )  # fmt: skip
 
     def __init__(self, number: int, reading: Reading, seconds: float, place: Place | None) -> None:
@@ -51,7 +60,8 @@ class Begun:
         self.known: tuple[int, ...] | None = None
         self.expunged = self.found = 0
         self.size = reading.message_size
-        self.messages = 1 if reading.message_size else 0
+        self.messages = 0 if reading.command.rule.message_after is None else 1
+        self.outcome = "unknown"
         self.notes: Mapping[str, object] = {}
 
     @property
@@ -59,12 +69,12 @@ class Begun:
         """Whether it is there to select a mailbox."""
         return self.reading.command.rule.changes is Changes.SELECTS
 
-    def ended(self, ok: bool) -> Ended:
-        """It has ended."""
+    def ended(self) -> Ended:
+        """What is known of it at its end."""
         delivery = None if self.delivered is None else self.delivered.delivery
         return Ended(
-            self.reading, ok, self.place, delivery, self.codes, self.known, self.expunged, self.found, self.size,
-            self.messages,
+            self.reading, self.outcome == "ok", self.place, delivery, self.codes, self.known, self.expunged,
+            self.found, self.size, self.messages,
         )  # fmt: skip
 
 
@@ -74,11 +84,12 @@ class Witness:
     :param auditing: ``None``: nothing is recorded
     :param told: called with each message of a FETCH response
     :ivar place: the selected mailbox
-    :ivar notes: what the plugins want to be recorded of the command that is begun next
+    :ivar notes: what the plugins want to be recorded of commands that wait, by the client's tag
     """
 
     __slots__ = (
-        "_auditing", "_begun", "_fetching", "_known", "_number", "_out", "_querying", "_told", "notes", "place",
+        "_auditing", "_begun", "_ended", "_fetching", "_held", "_known", "_number", "_out", "_querying", "_shows_uids",
+        "_told", "notes", "place",
     )  # fmt: skip
 
     def __init__(self, out: Outbox, auditing: Auditing | None, told: Callable[[FetchItem], None] | None = None) -> None:
@@ -88,16 +99,27 @@ class Witness:
         self._number = 0
         self._begun: dict[bytes, Begun] = {}
         self._fetching: Begun | None = None
+        self._ended: Begun | None = None  # that is completed, and not recorded yet
         self._querying = False
         self._known: list[int] = []
+        self._held = b""  # of a line that may answer the gate's own question
+        self._shows_uids = False  # the client gets UIDs unasked, and counts on them
         self.place: Place | None = None
-        self.notes: Mapping[str, object] = {}
+        self.notes: dict[bytes, Mapping[str, object]] = {}
 
     # --- commands ---------------------------------------------------------------------------------------
 
-    def mixes(self, verb: bytes, flying: Iterable[bytes]) -> bool:
-        """Whether the answers of this command could be taken for those of one that is in flight."""
-        return verb in _FETCHING and not _FETCHING.isdisjoint(flying)
+    def mixes(self, rule: Rule, flying: Iterable[Rule]) -> bool:
+        """Whether a command has to wait for those in flight.
+
+        Its answers could be taken for theirs, or it is not known yet in which mailbox it will be done.
+        """
+        if self._auditing is None and self._told is None:
+            return False
+        fetching = rule.verb in _FETCHING
+        return any(
+            other.changes is not Changes.NOTHING or (fetching and other.verb in _FETCHING) for other in flying
+        )
 
     def query(self, command: Command) -> bytes | None:
         """What the gate has to ask first, to know which messages this command concerns."""
@@ -106,6 +128,9 @@ class Witness:
             return None
         if verb in _BY_NUMBER:
             return b"FETCH %b (UID)" % Reading(command).sequence
+        if verb in _BY_UID:
+            uids = Reading(command).sequence
+            return b"UID SEARCH UID %b" % uids if _VAGUE.search(uids) else None
         if verb == b"UID EXPUNGE":
             return b"UID SEARCH UID %b DELETED" % Reading(command).sequence
         if verb == b"CLOSE" and self.place.read_only:
@@ -116,13 +141,17 @@ class Witness:
         """The question has been sent."""
         self._querying, self._known = True, []
 
+    def answered(self, *, ok: bool) -> None:
+        """It has been answered; if not well, nobody knows which messages they are."""
+        self._querying = ok
+
     def begin(self, tag: bytes, command: Command, size: int = 0) -> Command:
         """A command goes upstream under this tag; return it as it is to go."""
         verb, auditing = command.rule.verb, self._auditing
         self._number += 1
         reading = Reading(command, message_size=size)
         begun = Begun(self._number, reading, 0.0 if auditing is None else auditing.seconds(), self.place)
-        begun.notes, self.notes = self.notes, {}
+        begun.notes = self.notes.pop(command.tag, begun.notes)
         self._begun[tag] = begun
         if self._querying:
             begun.known, self._querying = tuple(self._known), False
@@ -137,7 +166,7 @@ class Witness:
         added = False
         if auditing is not None and command.rule.verb == b"FETCH" and "UID" not in items:
             asked, command = command, with_uid(command)
-            added = command is not asked
+            added = command is not asked and not self._shows_uids
         subjects = auditing is not None and auditing.subjects
         begun.delivered = Delivered(items, added=added, subjects=subjects, told=self._told)
         return command
@@ -148,11 +177,22 @@ class Witness:
         begun.size += size
         begun.messages += 1
 
-    def refused(self, reading: Reading, outcome: str, fields: Mapping[str, object]) -> None:
-        """A command was not sent at all."""
-        self._number += 1
-        fields = {**_command(self._number, reading), **self._mailbox(reading), **fields}
-        self._out.record(Record("policy.deny", outcome, fields))
+    def resumed(self, tag: bytes, anew: bytes) -> None:
+        """IDLE was begun anew, under another tag."""
+        self._begun[anew] = self._begun.pop(tag)
+
+    def note(self, tag: bytes, fields: Mapping[str, object]) -> None:
+        """Have this recorded of the command with this upstream tag; empty: of the one whose answers pass."""
+        begun = self._begun.get(tag) or self._ended or self._fetching or next(iter(self._begun.values()), None)
+        if begun is not None:
+            begun.notes = {**begun.notes, **fields}
+
+    def refused(self, reading: Reading | None, fields: Mapping[str, object]) -> None:
+        """A command was not sent at all, or (``None``) the session is ended for what upstream has sent."""
+        if reading is not None:
+            self._number += 1
+            fields = {**_command(self._number, reading), **self._mailbox(reading), **fields}
+        self._out.record(Record("policy.deny", "denied", fields))
 
     def denied(self, tag: bytes, fields: Mapping[str, object]) -> None:
         """A command was given up while it was sent."""
@@ -171,9 +211,8 @@ class Witness:
 
     def text(self, piece: bytes, whole: bool) -> bytes:
         """Text passes that is no line of its own; return it as the client is to see it."""
-        if self._querying and piece.startswith(b"* ") and b" FETCH (UID " in piece:
-            self._known += [int(uid) for uid in _OWN.findall(piece)]
-            piece = _OWN.sub(b"", piece)
+        if self._querying:
+            piece = self._without_own(piece, whole)
         for begun in self._begun.values():
             if begun.reading.name == "EXPUNGE":
                 begun.expunged += piece.count(b" EXPUNGE\r\n")
@@ -181,6 +220,15 @@ class Witness:
         if fetching is None or fetching.delivered is None:
             return piece
         return fetching.delivered.text(piece, whole)
+
+    def _without_own(self, piece: bytes, whole: bool) -> bytes:
+        """Take the answers to the gate's own question out, which may come in parts."""
+        piece, self._held = self._held + piece, b""
+        if not whole and not piece.endswith(b"\n") and len(piece) < _HELD_MOST:
+            end = piece.rfind(b"\n") + 1
+            piece, self._held = piece[:end], piece[end:]
+        self._known += [int(uid) for uid in _OWN.findall(piece)]
+        return _OWN.sub(b"", piece)
 
     def literal(self, data: bytes) -> None:
         """Octets of a literal pass."""
@@ -191,20 +239,34 @@ class Witness:
         """An untagged line passes; tell whether it answers the gate's own question, and is not for the client."""
         if word in _FOUND:
             return self._searched(word, line)
-        found = _CODE.match(line)
-        if found is not None:
-            code = found[1].upper()
-            for begun in self._begun.values():
-                begun.codes[code] = found[2] or b""
+        if word == b"VANISHED":
+            self._vanished(line)
+        elif word == b"ENABLED":
+            self._shows_uids |= b"QRESYNC" in line.upper()
+        elif word in _SAID:
+            found = _CODE.match(line)
+            if found is not None:
+                code = found[1].upper()
+                for begun in self._begun.values():
+                    begun.codes[code] = found[2] or b""
         return False
+
+    def _vanished(self, line: bytes) -> None:
+        """What EXPUNGE is answered with where QRESYNC is on (RFC 7162 §3.2.10)."""
+        found = _GONE.match(line)
+        for begun in self._begun.values():
+            if begun.reading.name == "EXPUNGE" and found is not None:
+                begun.expunged += count_of(found[1])
 
     def _searched(self, word: bytes, line: bytes) -> bool:
         if self._querying and word == b"SEARCH":
-            self._known += [int(uid) for uid in line.split()[2:] if uid.isdigit()]
+            self._known += [uid for uid in map(number, line.split()[2:]) if uid]
             return True
-        for begun in self._begun.values():
-            if begun.reading.name in ("SEARCH", "SORT", "THREAD", "ESEARCH"):
-                begun.found += _found(word, line)
+        searching = (begun for begun in self._begun.values() if begun.reading.name in _SEARCHING)
+        tag = _ESEARCH_TAG.match(line)
+        begun = next(searching, None) if tag is None else self._begun.get(tag[1])  # one without a tag is the oldest's
+        if begun is not None:
+            begun.found += _found(word, line)
         return False
 
     def expects(self, word: bytes) -> bool:
@@ -212,25 +274,31 @@ class Witness:
         return self._querying and word == b"SEARCH"
 
     def completed(self, tag: bytes, outcome: bytes, line: bytes) -> Begun:
-        """A command is completed."""
+        """A command is completed; :meth:`tell` records it."""
         begun = self._begun.pop(tag)
         status = STATUS.match(line)
         if status is not None and status[3] is not None:
             begun.codes[status[3].upper()] = status[4] or b""
         if begun is self._fetching:
             self._fetching = None
-        self._record(begun, outcome.decode("ascii").lower())
+        self._ended, begun.outcome = begun, outcome.decode("ascii").lower()
         self._moved(begun, outcome == b"OK")
         return begun
+
+    def tell(self) -> None:
+        """Record what was completed."""
+        if self._ended is not None:
+            self._record(self._ended)
+            self._ended = None
 
     def _moved(self, begun: Begun, ok: bool) -> None:
         changes, reading = begun.reading.command.rule.changes, begun.reading
         if changes is Changes.SELECTS:
             self.place = None
             if ok:
-                validity = begun.codes.get(b"UIDVALIDITY", b"")
+                validity = number(begun.codes.get(b"UIDVALIDITY", b""))
                 self.place = Place(
-                    reading.mailboxes[0], text(reading.mailbox_raw), int(validity) if validity.isdigit() else 0,
+                    reading.mailboxes[0], text(reading.mailbox_raw), validity,
                     reading.verb == "EXAMINE" or b"READ-ONLY" in begun.codes,
                 )  # fmt: skip
         elif changes is Changes.DESELECTS and ok:
@@ -238,20 +306,21 @@ class Witness:
 
     def lost(self) -> None:
         """What is in flight will never be answered here."""
+        self.tell()
         for begun in self._begun.values():
-            self._record(begun, "unknown")
+            self._record(begun)
         self._begun.clear()
         self._fetching = None
 
-    def _record(self, begun: Begun, outcome: str) -> None:
+    def _record(self, begun: Begun) -> None:
         auditing = self._auditing
-        if auditing is None or not (recorded(begun.reading.name) or begun.notes):
+        if auditing is None or not recorded(begun.reading.name):
             return
         common: dict[str, object] = _command(begun.number, begun.reading)
         common["duration"] = round(auditing.seconds() - begun.seconds, 6)
         common |= begun.notes
-        for event, fields in deeds(begun.ended(outcome == "ok"), auditing):
-            self._out.record(Record(event, outcome, {**common, **fields}))
+        for event, fields in deeds(begun.ended(), auditing):
+            self._out.record(Record(event, begun.outcome, {**common, **fields}))
 
 
 def _command(number: int, reading: Reading) -> dict[str, object]:
@@ -276,13 +345,18 @@ _MACROS = {
     b"FAST": b"FLAGS INTERNALDATE RFC822.SIZE",
     b"FULL": b"FLAGS INTERNALDATE RFC822.SIZE ENVELOPE BODY",
 }
-_ITEMS = re.compile(rb" ([^ ]+) (?:\(|([^ \[(]+(?:\[[^\]]*\](?:<[0-9.]+>)?)?)(?= |\Z))")
+_ITEMS = re.compile(rb' ([^ ]+) (?:\(|([^ \[(]+(?:\[(?:[^\]"]|"(?:[^"\\]|\\.)*+")*+\](?:<[0-9.]+>)?)?)(?= |\Z))')
 
 
 def with_uid(command: Command) -> Command:
     """A FETCH that asks for UID, too, before all else; the same where its items cannot be told from the rest."""
-    count = next((at for at, part in enumerate(command.parts) if isinstance(part, Literal)), len(command.parts))
-    head = b"".join(command.parts[:count])  # type: ignore[arg-type]
+    count, head = 0, b""
+    for part in command.parts:
+        if isinstance(part, Literal):
+            if part.binary or not quotable(part.content):
+                break
+            part = quoted(part.content)
+        count, head = count + 1, head + part
     found = _ITEMS.match(head)
     if found is None:
         return command

@@ -126,7 +126,7 @@ class ResponseScanner:
         A LINE is one line, with its CRLF, that has to be read: anything but ``* NUMBER …``.  (A long
         untagged line comes as a head without CRLF, then as text.)  Whatever else comes is TEXT, as
         long as possible: the same object where the whole chunk is.  Where :attr:`fine` is set, octets
-        of literals are no TEXT, but LITERAL.
+        of literals are no TEXT, but LITERAL, and TEXT ends where a literal is announced.
 
         :raise UpstreamProtocolError: a bare LF, a line too long, or a literal where none can be.
         """
@@ -138,14 +138,10 @@ class ResponseScanner:
         while position < end:
             if self._literal:
                 taken = min(self._literal, end - position)
+                self._literal -= taken
                 if self.fine:
-                    if position > start:
-                        yield TEXT, data[start:position]
                     start = position + taken
-                    self._literal -= taken
                     yield LITERAL, data[position:start]
-                else:
-                    self._literal -= taken
                 position += taken
                 if data.startswith(b"\n", position):  # whatever the literal ended in
                     raise UpstreamProtocolError("a line ended in a bare LF")
@@ -159,6 +155,9 @@ class ResponseScanner:
                 stop = found.end()
                 self._check_end(data, position, stop)
                 position = stop
+                if self.fine and self._inside:  # also where the literal is empty
+                    yield TEXT, data[start:position]
+                    start = position
                 continue
             stop = data.find(b"\n", max(position, self._searched)) + 1
             self._searched = 0

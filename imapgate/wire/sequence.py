@@ -8,6 +8,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+NUMBER = rb"[1-9][0-9]{0,9}"
+"""A number, as a pattern."""
+UIDS = NUMBER + rb"(?::" + NUMBER + rb")?(?:," + NUMBER + rb"(?::" + NUMBER + rb")?)*+"
+"""What a server says of UIDs: a set without ``*``, as a pattern."""
 MOST = 2**32 - 1
 """The largest number, which ``*`` stands for."""
 

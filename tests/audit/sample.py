@@ -1,7 +1,6 @@
 """A sample of an audit trail: weeks of a small company's mail, with a few things in it that somebody should look at.
 
-The same seed gives the same records.  ``python -m tests.audit.sample FOLDER`` writes the trail, its key and the report
-that is made of it.
+The same seed gives the same records.  ``python -m tests.audit.sample FOLDER`` writes the trail and its public key.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from imapgate.audit.chain import Chain
 from imapgate.audit.checkpoint import Signer
 from imapgate.audit.reading import stamp
 
-FIRST = datetime(2026, 11, 2, tzinfo=UTC)
+FIRST = datetime(2026, 10, 5, tzinfo=UTC)
 """A Monday."""
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
@@ -241,7 +240,7 @@ def happenings(days: int, count: int, seed: int = 4) -> Iterator[Happening]:
 
 
 def lines(
-    happenings: Iterator[Happening], chain: str = "20261102T000000-5f3a9c", *, killed: int = 0
+    happenings: Iterator[Happening], chain: str = "20261005T000000-5f3a9c", *, killed: int = 0
 ) -> Iterator[bytes]:
     """The lines of a trail with these happenings: chained, with signed checkpoints.
 
@@ -274,7 +273,7 @@ def lines(
     yield checkpoint(at, "stopped")
 
 
-def write(folder: Path, *, days: int = 28, count: int = 14, killed: int = 4000) -> Sequence[Path]:
+def write(folder: Path, *, days: int = 28, count: int = 14, killed: int = 4100) -> Sequence[Path]:
     """Write a sample's trail and its public key; return both paths."""
     trail, key = folder / "audit.jsonl", folder / "audit.pub"
     with trail.open("wb") as file:

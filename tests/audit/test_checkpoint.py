@@ -110,7 +110,7 @@ def test_signatures() -> None:
     assert not signed_by(record, chain.hash, public)
     for name in ("event", "reason", "time", "chain", "seq", KEY):
         assert not signed_by({**record, name: "x"}, before, public)
-    for signature in ("", "!", "AAAA", None, "é"):
+    for signature in ("", "!", "AAAA", None, "é", f"{record[SIGNATURE]}\n"):
         assert not signed_by({**record, SIGNATURE: signature}, before, public)
     del record[SIGNATURE]
     assert not signed_by(record, before, public)

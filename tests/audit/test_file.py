@@ -79,7 +79,9 @@ def test_what_cannot_be_it(tmp_path: Path, kind: str) -> None:
 
 def test_second_process(tmp_path: Path) -> None:
     """Whoever comes while a file is locked writes one beside it, by its chain's name, and so does a third."""
+    before = len(os.listdir("/proc/self/fd"))
     first, second, third = (opened(tmp_path, chain) for chain in ("c1", "c2", "c3"))
+    assert len(os.listdir("/proc/self/fd")) == before + 3
     assert (first.path.name, second.path.name, third.path.name) == ("audit.jsonl", "audit-c2.jsonl", "audit-c3.jsonl")
     with pytest.raises(ConfigurationError, match=r"locked by another process, and so is .*/audit-c2\.jsonl"):
         opened(tmp_path, "c2")

@@ -65,6 +65,15 @@ def test_access(feed: Feed) -> None:
     assert feed.findings.week[0][9:12] == [1, 2, 2]
 
 
+def test_peak(feed: Feed) -> None:
+    """The hour in which somebody fetched most, whatever came before and after, headers left aside."""
+    for at, count in ((0, 5), (1, 20), (1.5, 20), (2, 30), (3, 1)):
+        feed.access(count, at=at)
+    feed.access(999, kind="headers", at=4)
+    peak = feed.findings.people["alice"].peak
+    assert (peak.hour, peak.messages, peak.octets, peak.address) == ("2026-11-02T10", 40, 40_000, "192.0.2.7")
+
+
 @pytest.mark.parametrize(
     ("fields", "count"),
     [
@@ -121,7 +130,7 @@ def test_refusals(feed: Feed) -> None:
     feed.take("policy.deny", outcome="denied", command_verb="UID STORE", **policy)
     feed.take("message.copy", outcome="denied", at=1)
     feed.take("auth.failure", outcome="no")
-    feed.take("auth.failure", outcome="error", at=1)
+    feed.take("auth.failure", outcome="denied", at=1)
     feed.take("auth.success", at=2)
     found = feed.findings
     assert list(found.refusals) == [
@@ -281,12 +290,13 @@ def test_settling(feed: Feed) -> None:
 
 def test_odd_hours(feed: Feed) -> None:
     """A night hour that is rare for somebody; neither a rare hour by day, nor somebody's usual night."""
-    weeks(feed)
-    feed.access(at=24 * 10 + 17, client_address="203.0.113.9")  # 02:00
-    feed.access(at=24 * 10 + 10)  # 19:00
     for day in range(21):
+        feed.access(at=24 * day)
+        if day == 10:
+            feed.access(at=24 * day + 10)  # 19:00
+            feed.access(at=24 * day + 17, client_address="203.0.113.9")  # 02:00
+            feed.access(at=24 * day + 17, user_name="seldom")
         feed.access(at=24 * day + 14, user_name="night")  # 23:00
-    feed.access(at=17, user_name="seldom")
     (odd,) = odd_hours(feed.findings)
     assert (odd.user, odd.hour, odd.days, odd.of) == ("alice", 2, 1, 21)
     assert odd.recent == (("2026-11-13T02:00:00.000000Z", "203.0.113.9"),)

@@ -84,10 +84,13 @@ def test_what_is_no_record(tmp_path: Path) -> None:
     assert bad == [("a", 2), ("a", 3), ("a", 4), ("a", 6)]
 
 
-@pytest.mark.parametrize("name", ["missing", "broken.gz", "."])
+@pytest.mark.parametrize("name", ["missing", "short.gz", "wrong.gz", "none.gz", "."])
 def test_what_cannot_be_read(tmp_path: Path, name: str) -> None:
-    """A file that is not there, is a folder, or is no gzip: a sentence with its name."""
-    (tmp_path / "broken.gz").write_bytes(gzip.compress(Trail().lines(1, 2))[:-9])
+    """A file that is not there, is a folder, or no whole gzip: a sentence with its name."""
+    packed = gzip.compress(Trail().lines(1, 2))
+    (tmp_path / "short.gz").write_bytes(packed[:-9])
+    (tmp_path / "wrong.gz").write_bytes(packed[:20] + b"\xff" * 20 + packed[40:])
+    (tmp_path / "none.gz").write_bytes(b"none")
     with pytest.raises(ConfigurationError) as raised:
         list(records(tmp_path / name, lambda path, number: None))
     assert str(tmp_path / name) in raised.value.problems[0]

@@ -50,6 +50,13 @@ from imapgate.audit.sentence import Record, octets, printable, sentence
             {"command.verb": "UID MOVE", "policy.plugin": "readonly", "policy.rule": "level"},
             "UID MOVE by readonly rule level",
         ),
+        (
+            {"command.verb": "EXAMINE", "command.asked": "SELECT", "mailbox.name": "INBOX"},
+            "INBOX EXAMINE instead of SELECT",
+        ),
+        ({"mailbox.name": "A", "acl.identifier": "bob", "acl.rights": "+lr"}, "A for bob rights +lr"),
+        ({"policy.plugin": "webhook", "error.kind": "timeout"}, "by webhook timeout"),
+        ({"config.file": "imapgate.toml"}, "imapgate.toml"),
         ({"gap.reason": "disk full", "gap.lost": 12}, "(disk full) 12 lost"),
         ({"user.name": "alice", "user.effective": "alice"}, ""),
         ({"user.name": "alice", "user.effective": "bob"}, "as bob"),

@@ -165,7 +165,7 @@ def test_a_receiver_that_hangs_up_at_once(lines: list[str]) -> None:
     """Who accepts and closes is sought less and less often too, and fills no log."""
     bench = Bench(lines)
     bench.sink.start()
-    for delay in (1, 2, 4):
+    for delay in (1, 2, 4, 8, 16):
         drop(*bench.endpoint.opens())
         bench.clock.advance(delay - 0.01)
         attempts = len(bench.endpoint.calls)
@@ -211,6 +211,8 @@ def test_stalled_receiver_is_given_up(lines: list[str]) -> None:
     wire.fills()
     bench.clock.advance(59)
     wire.drains()
+    bench.clock.advance(100)
+    assert wire.open
     wire.fills()
     bench.clock.advance(59)
     assert wire.open
@@ -218,6 +220,10 @@ def test_stalled_receiver_is_given_up(lines: list[str]) -> None:
     assert wire.disconnecting
     drop(protocol, wire)
     assert str(bench.row["state"]).startswith("waiting")
+    bench.write(1)
+    bench.clock.advance(1)
+    _, wire = bench.endpoint.opens()
+    assert numbers(wire.read()) == [1]
 
 
 def test_stop_sends_the_rest(lines: list[str]) -> None:

@@ -382,6 +382,34 @@ def test_buffered(bed: Bed, disk: Disk, durability: Durability) -> None:
     assert disk.calls == []
 
 
+def test_synced_under_load(bed: Bed, disk: Disk) -> None:
+    """The disk is waited for once a second, too, where records come all the time."""
+    trail = bed.trail()
+    trail.start()
+    bed.passes(10)
+    disk.calls.clear()
+    for _ in range(510):
+        trail.record("search", "ok", {})
+        bed.passes(0.01)
+    assert disk.calls.count("write") == 51
+    assert disk.calls.count("fsync") in (5, 6)
+
+
+@pytest.mark.parametrize("at", [0.0, 0.1, 0.3, 1 / 3, 0.7, 12345.6789, 1e6 + 0.1])
+def test_syncing_comes_to_rest(bed: Bed, at: float) -> None:
+    """When the time to wait for the disk has come it is done once, however that time is rounded."""
+    trail = bed.trail()
+    bed.passes(at)
+    trail.start()
+    bed.passes(at)
+    bed.rounds = 0
+    for _ in range(20):
+        trail.record("search", "ok", {})
+        bed.passes(0.3)
+    bed.passes(2)
+    assert bed.rounds <= 50
+
+
 def test_buffered_through_a_full_disk(bed: Bed, disk: Disk) -> None:
     """What fits into memory waits there, and commands go on; it is told once that it fails, and once that it heals."""
     trail = bed.trail()
@@ -503,6 +531,9 @@ def test_no_checkpoint_while_records_are_lost(bed: Bed, disk: Disk, monkeypatch:
     bed.passes(1)
     bed.passes(1)
     assert [each for each in bed.events() if each != "search"] == ["checkpoint started", "audit.gap"]
+    bed.passes(60)
+    bed.passes(1)
+    assert bed.events()[-1] == "checkpoint time"
 
 
 # --- rotation ---
@@ -535,6 +566,21 @@ def test_rotation(bed: Bed, durability: Durability) -> None:
     for some in ([files[0]], [files[1]], files, files[::-1]):
         assert verify(some).faults == ()
     assert verify(files).notes == ()
+
+
+def test_rotation_waits_for_the_disk(bed: Bed, disk: Disk) -> None:
+    """Before a file is left, what is in it is on the disk; and so at the end."""
+    trail = bed.trail()
+    trail.start()
+    bed.passes(10)
+    for leave in (trail.reopen, trail.stop):
+        trail.record("search", "ok", {})
+        bed.passes(0.2)
+        disk.calls.clear()
+        leave()
+        bed.passes()
+        assert disk.calls[:2] == ["write", "fsync"]
+        bed.passes(0.2)
 
 
 def test_rotation_of_a_file_that_was_not_renamed(bed: Bed) -> None:

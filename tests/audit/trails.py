@@ -136,6 +136,7 @@ class Bed:
         self.path = folder / "audit.jsonl"
         self.clock = Clock()
         self.threads = Threads()
+        self.rounds = 0
 
     def trail(
         self,
@@ -156,6 +157,8 @@ class Bed:
         end = self.clock.seconds() + seconds
         while due := [call.getTime() for call in self.clock.getDelayedCalls() if call.getTime() <= end]:
             self.clock.advance(max(min(due) - self.clock.seconds(), 0.0))
+            self.rounds += 1
+            assert self.rounds < 100_000, "it never comes to rest"
         self.clock.advance(max(end - self.clock.seconds(), 0.0))
 
     def now(self) -> datetime:

@@ -80,6 +80,14 @@ def test_notes_of_what_passes() -> None:
     assert second == [Judged(CONTINUE, "", {"b": 2})]
 
 
+def test_a_verdict_is_of_one_question() -> None:
+    """What was said of one command is not said of the next."""
+    gate = Gate(loaded(plugin(command=says(Reject(), Annotate({"a": 1}), None)), "no"))
+    assert gate.command() == [Judged(Reject(), "no", {})]
+    assert gate.command() == [Judged(CONTINUE, "", {"a": 1})]
+    assert gate.command() == [Judged(CONTINUE, "", {})]
+
+
 def test_replaced() -> None:
     """What one replaces the next one sees replaced, and the core is told who did it last."""
     seen: list[str] = []
@@ -327,6 +335,7 @@ def test_closed() -> None:
     gate.chain.close("again")
     assert (running, queued, gate.command()) == ([], [], [])
     assert told == [("s1", "the client has gone")] * 2
+    assert [row["asked"] for row in gate.plugins.rows()] == [2, 1, 0]
     assert gate.faults == []
     assert gate.clock.getDelayedCalls() == []
 
@@ -358,3 +367,4 @@ def test_closed_by_whoever_is_told() -> None:
     hanging.callback(None)
     assert queued == []
     assert gate.command() == []
+    assert gate.row() == {"asked": 1}

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from imapgate.errors import ConfigurationError
+from imapgate.plugins import bundled
 from imapgate.plugins.api import Event, Interests, OptionError, Options, Plugin
 from imapgate.plugins.bundled import readonly
 from imapgate.plugins.loading import Entry, Loaded, load
@@ -32,15 +33,15 @@ class Watch(Plugin):
 def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str], None]]:
     """Write modules into a folder on the path."""
     monkeypatch.syspath_prepend(tmp_path)
-    before = set(sys.modules)
 
     def write(name: str, text: str) -> None:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(HEAD + dedent(text) if name.endswith(".py") else dedent(text))
 
     yield write
-    for name in set(sys.modules) - before:
-        del sys.modules[name]
+    for name, module in list(sys.modules.items()):
+        if str(getattr(module, "__file__", None)).startswith(str(tmp_path)):
+            del sys.modules[name]
 
 
 def faults(*entries: Entry) -> list[str]:
@@ -58,6 +59,17 @@ def test_bundled() -> None:
     [one] = load([Entry("readonly", {"level": "none"})])
     assert type(one.plugin) is readonly.PLUGIN
     assert one.name == "readonly"
+
+
+def test_bundled_but_no_plugin(write: Callable[[str, str], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the bundled plugins share is none."""
+    write("pack/_shared.py", f"{dedent(GOOD)}PLUGIN = Watch")
+    write("pack/watch.py", f"{dedent(GOOD)}PLUGIN = Watch")
+    monkeypatch.setattr(bundled, "__path__", [f"{sys.path[0]}/pack"])
+    assert load([Entry("watch")])
+    assert faults(Entry("_shared"))[0].startswith(
+        'plugin[0].use: no plugin is called "_shared"; expected one of watch, '
+    )
 
 
 @pytest.mark.parametrize("path", ["acme.plugins.Watch", "acme.plugins:Watch"])
@@ -211,7 +223,7 @@ def test_unknown_names() -> None:
         ', or the dotted path of a class, such as "mypackage.mymodule.MyPlugin". Did you mean "readonly"?'
     )
     assert "readonly" in fault.split(", or the")[0]
-    for name in ("_private", "a b.c", "a..b", ".a", "a.", "1.b", ""):
+    for name in ("a b.c", "a..b", ".a", "a.", "1.b", ""):
         [fault] = faults(Entry(name))
         assert fault.startswith("plugin[0].use: no plugin is called ")
 

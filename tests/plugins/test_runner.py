@@ -120,6 +120,18 @@ def test_users_before_the_login(hook: str, arguments: tuple[Any, ...], concerned
     assert gate.row()["asked"] == 1
 
 
+def test_users_after_a_login_that_was_refused() -> None:
+    """A later login is asked about by its own user, whoever it was before."""
+    gate = Gate(loaded(plugin(EVERY_EVENT), users=("auditor@*",)), user="alice")
+    gate.ask("credentials", *_credentials(b"auditor@example.org"))
+    gate.ask("route_chosen", Route("main", "auditor@example.org", "session"))
+    assert gate.row()["asked"] == 2
+    gate.session.user = "auditor@example.org"
+    gate.chain.authenticated()
+    gate.ask("credentials", *_credentials(b"alice"))
+    assert gate.row()["asked"] == 2
+
+
 def test_a_route_of_a_known_user() -> None:
     """A route concerns whom its user's name, or the session's, concerns."""
     gate = Gate(loaded(plugin(EVERY_EVENT), users=("auditor@*",)), user=None)
@@ -206,6 +218,15 @@ def test_f19_capabilities(method: Any, policy: str, left: list[str]) -> None:
     assert gate.row()["asked"] == 3
 
 
+def test_a_list_ends_the_row() -> None:
+    """Failures are in a row only as long as no list comes between them."""
+    answers = iter([None, SHOWN] * 3)
+    gate = Gate(_capability(lambda *_: next(answers), failures=2))
+    for _ in range(6):
+        gate.chain.capabilities(SHOWN)
+    assert gate.row() == {"asked": 6, "errors": 3}
+
+
 # --- start and stop ---------------------------------------------------------------------------------------------------
 
 
@@ -243,6 +264,24 @@ def test_f19_start_fails(start: Any, why: str) -> None:
         gate.plugins.start()
     assert caught.value.problems[0].startswith(f"the plugin bad does not start: {why}")
     assert said == ["one starts", "two starts", "bad starts", "two stops", "one stops"]
+
+
+def test_coroutines_nobody_waits_for() -> None:
+    """A coroutine where none can be waited for is closed, so that Python does not complain of it."""
+    made: list[Any] = []
+
+    def method(*_: object) -> Any:
+        made.append(_coroutine(0, 0))
+        return made[-1]
+
+    interests = Interests(verbs=None, capabilities=True)
+    gate = Gate(loaded(plugin(interests, start=method, capabilities=method, command=method, threaded=True)))
+    with pytest.raises(ConfigurationError):
+        gate.plugins.start()
+    gate.chain.capabilities(SHOWN)
+    gate.command()
+    gate.run()
+    assert [coroutine.cr_frame for coroutine in made] == [None] * 3
 
 
 def test_f19_stop_fails() -> None:

@@ -56,7 +56,7 @@ def columns(
     scale = ticks(max(sums, default=0), 2 if height < 120 else 3)
     room, bottom = height - _TOP - _BOTTOM, height - _BOTTOM
     step = (WIDTH - _LEFT) / max(len(labels), 1)
-    width = max(step * 0.72, 0.8)
+    width = min(max(step * 0.72, 0.8), 48)
     parts = []
     for value in scale:
         y = bottom - room * value / scale[-1]

@@ -8,7 +8,7 @@ from imapgate.audit.page.charts import bar, strip
 from imapgate.audit.page.markup import Child, Markup, amount, element, table, together, worded
 from imapgate.audit.page.sheet import Sheet, flag, joined, less, section, who, who_as
 from imapgate.audit.sentence import octets
-from imapgate.audit.tallies import Listed, Login, Person, Refusal, Removed, Seen, Whose
+from imapgate.audit.tallies import Listed, Login, Person, Refusal, Removed, Seen, Tally, Whose
 from imapgate.audit.unusual import BULK_LEAST, DAYS_LEAST, Newcomer, OddHour, newcomers, odd_hours, settling
 
 
@@ -26,7 +26,7 @@ def exporters(sheet: Sheet) -> Markup:
             together((who(user), *marked)), octets(deeds.octets),
             bar([(deeds.octets, "content")], most or 1, what=octets(deeds.octets)),
             amount(deeds.opened), amount(deeds.bulk), amount(peak.messages), octets(peak.octets),
-            f"{peak.hour.replace('T', ' ')}:00", peak.address,
+            element("span", f"{peak.hour.replace('T', ' ')}:00", class_="when"), peak.address,
         )  # fmt: skip
 
     def made(rows: Sequence[tuple[str, Person]]) -> Markup:
@@ -90,45 +90,40 @@ def unusual(sheet: Sheet) -> Markup:
     )
 
 
-def _often(table: dict[Refusal, Seen] | dict[Login, Seen]) -> list[tuple[tuple[str, ...], Seen]]:
-    return sorted(table.items(), key=lambda item: (-item[1].times, item[0]))
+_Often = tuple[tuple[str, ...], Seen]
+
+
+def _often(sheet: Sheet, heads: Sequence[str], rows: Tally[Refusal, Seen] | Tally[Login, Seen], *, none: str) -> Markup:
+    """A table of what happened how often, the most frequent first."""
+
+    def made(some: Sequence[_Often]) -> Markup:
+        told = [
+            (
+                who(key[0]), *(value or less("none") for value in key[1:]), f"{seen.times:,}", sheet.when(seen.first),
+                sheet.when(seen.last),
+            )
+            for key, seen in some
+        ]  # fmt: skip
+        return table((*heads, "Times", "First", "Last"), told, (len(heads),))
+
+    found: list[_Often] = sorted(rows.items(), key=lambda item: (-item[1].times, item[0]))
+    if rows.rest is not None:
+        found.append((("all others", *[""] * (len(heads) - 1)), rows.rest))
+    return sheet.limited(found, made, what="rows", none=none)
 
 
 def refused(sheet: Sheet) -> Markup:
     """What was denied, and whose logins failed."""
-
-    def made(heads: Sequence[str]) -> object:
-        def rows(some: Sequence[tuple[tuple[str, ...], Seen]]) -> Markup:
-            told = [
-                (
-                    who(key[0]), *(value or less("none") for value in key[1:]), f"{seen.times:,}",
-                    sheet.when(seen.first), sheet.when(seen.last),
-                )
-                for key, seen in some
-            ]  # fmt: skip
-            return table((*heads, "Times", "First", "Last"), told, (len(heads),))
-
-        return rows
-
     findings = sheet.findings
+    actions, logins = ("Person", "Action", "Mailbox", "Rule"), ("Name given", "From")
     return section(
         "denied",
         "What was refused",
         "Actions that a rule of the gate denied, and logins that failed.",
         element("h3", "Denied actions"),
-        sheet.limited(
-            _often(findings.refusals),
-            made(("Person", "Action", "Mailbox", "Rule")),  # type: ignore[arg-type]
-            what="rows",
-            none="Nothing was denied.",
-        ),
+        _often(sheet, actions, findings.refusals, none="Nothing was denied."),
         element("h3", "Failed logins"),
-        sheet.limited(
-            _often(findings.logins),
-            made(("Name given", "From")),  # type: ignore[arg-type]
-            what="rows",
-            none="No login failed.",
-        ),
+        _often(sheet, logins, findings.logins, none="No login failed."),
     )
 
 

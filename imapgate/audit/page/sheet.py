@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, tzinfo
+from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -56,10 +56,12 @@ class Sheet:
         """The date alone."""
         return element("span", self._local(time).strftime("%Y-%m-%d") if time else "", class_="when")
 
-    def day(self, time: str) -> str:
-        """The day of a record's time."""
-        moment = self._local(time) if time else None
-        return f"{moment.day} {moment:%B %Y}" if moment is not None else "nothing"
+    def day(self, time: str, *, end: bool = False) -> str:
+        """The day of a time; ``end``: of the moment before it."""
+        if not time:
+            return "nothing"
+        moment = self._local(time) - timedelta(microseconds=end)
+        return f"{moment.day} {moment:%B %Y}"
 
     def _local(self, time: str) -> datetime:
         return datetime.fromisoformat(time).astimezone(self.zone)
@@ -78,6 +80,11 @@ class Sheet:
 def section(name: str, title: str, lead: Child, *content: Child) -> Markup:
     """A part of the page with a heading and what it is about."""
     return element("section", element("h2", title), element("p", lead, class_="lead"), *content, id=name)
+
+
+def counted(count: int, one: str, many: str) -> str:
+    """How many of what."""
+    return f"{count:,} {one if count == 1 else many}"
 
 
 def newest(records: Iterable[T]) -> list[T]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from imapgate.audit.page.concerns import listed
 from imapgate.audit.page.markup import Child, Markup, element, table, together
-from imapgate.audit.page.sheet import Sheet, newest, section
+from imapgate.audit.page.sheet import Sheet, counted, newest, section
 from imapgate.audit.segments import Examined
 
 
@@ -23,18 +23,27 @@ def _checkpoints(sheet: Sheet) -> int:
     return sum(segment.checkpoints for file in sheet.verdict.files for segment in file.segments)
 
 
+def _unsigned(sheet: Sheet) -> int:
+    """How many records stand behind the last checkpoint of their part of a chain."""
+    segments = [segment for file in sheet.verdict.files for segment in file.segments]
+    return sum(segment.last.seq - max(segment.checked, segment.first - 1) for segment in segments)
+
+
 def seal(sheet: Sheet) -> Markup:
     """The first thing to know."""
     class_, sign, sentence = state(sheet)
     verdict = sheet.verdict
     if verdict.faults:
-        told = f"{len(verdict.faults)} faults were found; what follows may be incomplete or wrong. "
-        told = told.replace("1 faults were", "1 fault was") if len(verdict.faults) == 1 else told
+        faults = counted(len(verdict.faults), "fault was", "faults were")
+        told = f"{faults} found; what follows may be incomplete or wrong. "
     else:
         records = sum(file.records for file in verdict.files)
         told = f"All {records:,} records are in place and unchanged, each tied to the one before it by a SHA-256 hash. "
         if sheet.keys:
             told += f"{_checkpoints(sheet):,} checkpoints bear the Ed25519 signature of the key that was given. "
+            if unsigned := _unsigned(sheet):
+                last = counted(unsigned, "record behind the last of them is", "records behind the last of them are")
+                told += f"{last} not covered by it. "
         else:
             told += "Without the gate's public key (--key) nobody can tell whether all of it was written anew. "
     more = element("a", "Details", href="#integrity")
@@ -92,13 +101,16 @@ def gaps(sheet: Sheet) -> Markup:
     parts: list[Child] = [listed(sheet, newest(findings.gaps), none="No gap is recorded.")]
     told = []
     if findings.lost:
-        told.append(f"The gaps say that {findings.lost:,} records are lost.")
+        told.append(f"The gaps say that {counted(findings.lost, 'record is', 'records are')} lost.")
     if sheet.unread:
-        told.append(f"{sheet.unread:,} lines are no records, and are not counted anywhere on this page.")
+        lines = counted(sheet.unread, "line is no record", "lines are no records")
+        told.append(f"{lines}; they count nowhere on this page.")
     if findings.senseless:
-        told.append(f"{findings.senseless:,} records have no time that makes sense, and are not counted.")
+        records = counted(findings.senseless, "record has", "records have")
+        told.append(f"{records} no time that makes sense; they count nowhere on this page.")
     for plugin, seen in findings.faults.items():
-        told.append(f"The plugin {plugin or 'without a name'} failed {seen.times:,} times.")
+        times = "once" if seen.times == 1 else f"{seen.times:,} times"
+        told.append(f"The plugin {plugin or 'without a name'} failed {times}.")
     parts += [element("p", sentence) for sentence in told]
     lead = "When the gate could not write, or ended without a clean end, it says so in the trail."
     return section("gaps", "Gaps", lead, *parts)

@@ -11,6 +11,7 @@ import os
 import re
 import socket
 from collections.abc import Mapping
+from functools import lru_cache
 
 from imapgate.audit.record import canonical
 from imapgate.audit.sentence import Record, sentence, text
@@ -114,12 +115,18 @@ class OctetCounted(Syslog):
 _NOT_IN_A_NAME = re.compile(r"[^A-Z0-9]")
 
 
-def _field(name: str, value: str) -> bytes:
+@lru_cache(1024)
+def _field_name(name: str) -> bytes:
+    """What one of a record's fields is called there."""
+    return b"IMAPGATE_" + _NOT_IN_A_NAME.sub("_", name.upper())[:55].encode("ascii")
+
+
+def _field(name: bytes, value: str) -> bytes:
     """One field of journald's native protocol; what has more than one line has its length before it."""
     octets = value.encode("utf-8", "backslashreplace")
     if b"\n" not in octets:
-        return b"%b=%b\n" % (name.encode("ascii"), octets)
-    return b"%b\n%b%b\n" % (name.encode("ascii"), len(octets).to_bytes(8, "little"), octets)
+        return b"%b=%b\n" % (name, octets)
+    return b"%b\n%b%b\n" % (name, len(octets).to_bytes(8, "little"), octets)
 
 
 class Journal:
@@ -143,19 +150,21 @@ class Journal:
     def _datagram(self, record: Record) -> bytes:
         parts = (text(record, "user.name") or "-", text(record, "event"), text(record, "outcome"), sentence(record))
         fields = [
-            _field("MESSAGE", " ".join(part for part in parts if part)),
-            _field("PRIORITY", str(severity(record))),
-            _field("SYSLOG_IDENTIFIER", "imapgate"),
-            _field("SYSLOG_FACILITY", str(self._facility)),
+            _field(b"MESSAGE", " ".join(part for part in parts if part)),
+            _field(b"PRIORITY", str(severity(record))),
+            _field(b"SYSLOG_IDENTIFIER", "imapgate"),
+            _field(b"SYSLOG_FACILITY", str(self._facility)),
         ]
         for name, value in record.items():
             told = value if isinstance(value, str) else _plain(value)
-            fields.append(_field("IMAPGATE_" + _NOT_IN_A_NAME.sub("_", name.upper())[:55], told))
+            fields.append(_field(_field_name(name), told))
         return b"".join(fields)
 
 
 def _plain(value: object) -> str:
     """A value that is no text, as JSON has it; a list of words as words."""
+    if type(value) is int:
+        return str(value)
     if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
         return " ".join(value)
     return json.dumps(dict(value) if isinstance(value, Mapping) else value, default=str)

@@ -65,7 +65,7 @@ _LENGTH_MOST = 1000
 _ASKED_MOST = 200
 _SEPARATOR = re.compile(r"[/.]")
 _SEPARATORS = re.compile(r"([/.])[/.]+")
-_ELSEWHERE = re.compile(r"(?:inbox|user|other users|shared|public)[/.]|[/~#.]")
+_ELSEWHERE = re.compile(r"(?:inbox|user|other users|shared|public|deleted)[/.]|[/~#.]")
 """How a name may begin that is another name of a folder."""
 _INBOX = re.compile(r"inbox(?=[/.]|\Z)", re.IGNORECASE)
 _WILDCARD = re.compile(r"[*?\[]")
@@ -129,11 +129,11 @@ class FolderAcl(Plugin):
 
     def untagged(self, session: Session, response: Response) -> Verdict | None:
         """Withhold what speaks of a hidden folder, or of one whose name was not understood."""
+        if self._unrestricted(session.user):
+            return None
         if response.mailbox:
             access, rule = self._access(session.user, response.mailbox)
             return Reject(rule=rule) if access is _Access.NONE else None
-        if self._unrestricted(session.user):
-            return None
         line = response.line
         understood = b" MAILBOX " not in line.upper() if response.keyword == "ESEARCH" else b'""' in line
         return None if understood else Reject(rule="not understood")

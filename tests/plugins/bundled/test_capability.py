@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from imapgate.plugins.api import OptionError
+from imapgate.plugins.api import Interests, OptionError
 from imapgate.plugins.bundled.capability import PLUGIN
 from tests.plugins.bundled.commanding import options, session
 
@@ -27,6 +27,11 @@ def test_add() -> None:
     """What is added stands behind, once."""
     assert shown(add=["XLIST", "idle"]) == [*NAMES, "XLIST"]
     assert shown(hide=["IDLE"], add=["IDLE"]) == ["IMAP4rev1", "CONDSTORE", "QRESYNC", *NAMES[4:], "IDLE"]
+
+
+def test_it_asks_for_the_list_alone() -> None:
+    """It wants to see no command."""
+    assert PLUGIN(options(hide=["IDLE"])).interests == Interests(capabilities=True)
 
 
 def test_imap_itself_is_not_hidden() -> None:

@@ -75,6 +75,7 @@ def test_default() -> None:
     assert allowed(acl(reading, default="deny"), "UID FETCH 1 FLAGS")
     assert not allowed(acl(reading, default="deny"), "STORE 1 FLAGS (x)")
     assert allowed(acl(reading), "STORE 1 FLAGS (x)")
+    assert allowed(acl(reading, default="allow"), "STORE 1 FLAGS (x)")
 
 
 def test_the_audit_is_told_which_rule_it_was() -> None:

@@ -60,6 +60,17 @@ def test_a_bucket_does_not_overflow() -> None:
     assert [limited.refused() for _ in range(3)] == ["", "", "commands per user"]
 
 
+def test_a_fraction_is_not_lost() -> None:
+    """Whoever tries too early, again and again, is let through when it is time all the same."""
+    limited = Limited({**COMMANDS, "most": 1})
+    limited.refused()
+    refused = []
+    for _ in range(10):
+        limited.clock.advance(1)
+        refused.append(bool(limited.refused()))
+    assert refused == [True] * 9 + [False]
+
+
 def test_burst() -> None:
     """More may pass at once than in the time."""
     limited = Limited({**COMMANDS, "burst": 4, "name": "many"})
@@ -138,14 +149,15 @@ def test_messages_that_were_fetched() -> None:
     limited.deliver(0, "FLAGS", "UID", "MODSEQ")
     limited.deliver(5, "UID", "BODY[]")
     limited.deliver(0, "ENVELOPE")
-    assert not limited.refused("FETCH 1 BODY[]")
+    for verb in ("FETCH", "UID FETCH"):  # to ask for one is not to get one
+        assert not limited.refused(f"{verb} 1 BODY[]")
     limited.deliver(5)
     assert limited.refused("FETCH 1 BODY[]") == "messages per user"
 
 
 def test_the_further_messages_of_a_command() -> None:
     """The first one was counted with the command; each other is when it begins."""
-    limited = Limited(MESSAGES)
+    limited = Limited(MESSAGES, {**COMMANDS, "most": 1})
     append = command("APPEND x {5}")
     verdicts = [limited.plugin.command(ALICE, append)]
     verdicts += [limited.plugin.message_begins(ALICE, append, Message("x", 5, number)) for number in (1, 2, 3)]

@@ -129,6 +129,7 @@ def test_organise_lets_flags_change(text: str) -> None:
         r"STORE 1 ANNOTATION (/comment (value.priv x))",
         r"APPEND Work (\Seen \Deleted) {5}",
         r"APPEND Work (\deleted) {5}",
+        r"APPEND Work \Deleted {5}",
         r"APPEND Work UTF8 (\Deleted) {5}",
     ],
 )
