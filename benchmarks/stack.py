@@ -37,6 +37,9 @@ PORTS = {
     "imapgate": (19143, 19993),
     "imapgate-pool": (19144, 19994),
     "imapgate-pool-log": (19145, 19995),
+    "imapgate-audit": (19146, 19996),
+    "imapgate-durable": (19147, 19997),
+    "imapgate-plugin": (19148, 19998),
     "dovecot": (21143, 21993),
     "nginx": (22143, 22993),
     "perdition": (23143, 23993),
@@ -295,8 +298,11 @@ ipversion_only 4
     )
 
 
-def conf_imapgate(name="imapgate", cache="0s", **limits):
-    """The gate as it is by default, but for bounds that a load from one address must pass; cache: credential_cache."""
+def conf_imapgate(name="imapgate", cache="0s", more="", **limits):
+    """The gate as it is by default, but for bounds that a load from one address must pass.
+
+    cache: credential_cache; more: further tables.
+    """
     dr = d(name)
     p, t = PORTS[name]
     bounds = {"connections_per_address": 100_000, "connections_per_user_address": 100_000, **limits}
@@ -324,8 +330,19 @@ credential_cache = "{cache}"
 
 [limits]
 """
-        + "".join(f"{k} = {v}\n" for k, v in bounds.items()),
+        + "".join(f"{k} = {v}\n" for k, v in bounds.items())
+        + more,
     )
+
+
+def audited(name, durability):
+    """The gate with an audit trail."""
+    file = os.path.join(d(name), "audit.jsonl")
+    return imapgate_cmd(name, "0s", f'\n[audit]\nfile = "{file}"\ndurability = "{durability}"\n')
+
+
+# one rule, for a verb that the load does not have
+PLUGIN = '\n[[plugin]]\nuse = "command_acl"\n[[plugin.rule]]\naction = "deny"\nverbs = ["DELETE"]\n'
 
 
 def imapgate_cmd(*which):
@@ -415,6 +432,9 @@ COMMANDS = {
     # like the other pools here, without a log line for each session
     "imapgate-pool": lambda: [["env", "IMAPGATE_LOG_LEVEL=warn", *imapgate_cmd("imapgate-pool", "60s")]],
     "imapgate-pool-log": lambda: [imapgate_cmd("imapgate-pool-log", "60s")],
+    "imapgate-audit": lambda: [audited("imapgate-audit", "buffered")],
+    "imapgate-durable": lambda: [audited("imapgate-durable", "durable")],
+    "imapgate-plugin": lambda: [imapgate_cmd("imapgate-plugin", "0s", PLUGIN)],
     "dovecot": lambda: [["dovecot", "-F", "-c", conf_dovecot()]],
     "nginx": lambda: [["nginx", "-c", conf_nginx(), "-p", d("nginx"), "-g", "daemon off;"]],
     "perdition": lambda: [perdition_cmd(False), perdition_cmd(True)],
