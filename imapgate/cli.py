@@ -12,6 +12,7 @@ from pathlib import Path
 
 from imapgate import __version__
 from imapgate.admin import ctl
+from imapgate.audit import commands as audit
 from imapgate.errors import ConfigurationError
 
 
@@ -49,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     look.add_argument("--user", help="log in as this user; the password comes from IMAPGATE_PASSWORD or the terminal")
     look.set_defaults(run=_probe)
 
+    audit.add_parser(commands)
     ctl.add_parser(commands)
     return parser
 

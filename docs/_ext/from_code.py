@@ -388,16 +388,17 @@ _IN_NAME = re.compile(r"_([af]\d{1,2})(?=_)")
 
 
 def tests_by_number() -> dict[str, set[str]]:
-    """Return the test modules that name a threat in a test's name or docstring, by its number."""
+    """Return the test modules that name a threat in their docstring, or in a test's name or docstring, by its number."""
     found: dict[str, set[str]] = {}
     for path in sorted(TESTS.rglob("test_*.py")):
         module = ast.parse(path.read_text())
+        numbers = set(_NUMBER.findall(ast.get_docstring(module) or ""))
         for node in ast.walk(module):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_"):
-                numbers = set(_NUMBER.findall(ast.get_docstring(node) or ""))
+                numbers |= set(_NUMBER.findall(ast.get_docstring(node) or ""))
                 numbers |= {number.upper() for number in _IN_NAME.findall(node.name)}
-                for number in numbers:
-                    found.setdefault(number, set()).add(path.relative_to(TESTS).as_posix())
+        for number in numbers:
+            found.setdefault(number, set()).add(path.relative_to(TESTS).as_posix())
     return found
 
 
@@ -447,13 +448,14 @@ class ParityDifferences(_Directive):
 # --- modules ----------------------------------------------------------------------------------------------------------
 
 _FLOORS = (
-    ("", ("__main__", "cli", "tap", "service", "demo", "probing", "operating", "assembly")),
+    ("", ("__main__", "cli", "tap", "service", "demo", "probing", "testing", "operating", "recording", "assembly")),
     ("config", ()),
     ("admin", ()),
     ("net", ()),
     ("auth", ()),
     ("routing", ()),
     ("plugins", ()),
+    ("audit", ()),
     ("", ("log", "web")),
     ("session", ()),
     ("pooling", ()),
@@ -467,7 +469,7 @@ class ModuleMap(_Directive):
     """Every module with the first sentence of its docstring, the top floor first."""
 
     def run(self) -> list[nodes.Node]:
-        paths = sorted(path for path in PACKAGE.rglob("*.py") if "testing" not in path.parts)
+        paths = sorted(PACKAGE.rglob("*.py"))
         rows: list[Sequence[Cell]] = []
         for folder, names in _FLOORS:
             for path in paths:

@@ -208,7 +208,7 @@ class Trail:
         lost = 0
         if self._lost and not self._writer.trouble and not full:
             lost = self._mend()
-        trouble = self._writer.trouble or (self._full if full or self._lost else "")
+        trouble = self._writer.trouble or (self._full if full else "")
         refusing = trouble and (
             self._durability is Durability.DURABLE
             or (self._durability is Durability.BUFFERED and (full or self._lost > 0))

@@ -151,7 +151,7 @@ class Delivered:
         """
         if self._held:
             piece, self._held = self._held + piece, b""
-        if self._added and not whole and not piece.endswith(b"}\r\n") and len(piece) < _LINE_MOST:
+        if self._added and not whole and not piece.endswith(b"\n") and len(piece) < _LINE_MOST:
             cut = piece.rfind(b"\n") + 1
             piece, self._held = piece[:cut], piece[cut:]
             whole = True
@@ -193,7 +193,7 @@ class Delivered:
             first = _FIRST.match(lines)
             uids = _UIDS.findall(lines)
             if first is not None:
-                uids.append(first[1])
+                uids.insert(0, first[1])
             shown = lines
         if len(uids) != count:  # one of them is another response, or has its UID elsewhere
             return b"".join([self._piece(line, True) for line in lines.splitlines(keepends=True)])

@@ -117,9 +117,7 @@ class Witness:
         if self._auditing is None and self._told is None:
             return False
         fetching = rule.verb in _FETCHING
-        return any(
-            other.changes is not Changes.NOTHING or (fetching and other.verb in _FETCHING) for other in flying
-        )
+        return any(other.changes is not Changes.NOTHING or (fetching and other.verb in _FETCHING) for other in flying)
 
     def query(self, command: Command) -> bytes | None:
         """What the gate has to ask first, to know which messages this command concerns."""
@@ -183,7 +181,10 @@ class Witness:
 
     def note(self, tag: bytes, fields: Mapping[str, object]) -> None:
         """Have this recorded of the command with this upstream tag; empty: of the one whose answers pass."""
-        begun = self._begun.get(tag) or self._ended or self._fetching or next(iter(self._begun.values()), None)
+        if tag:
+            begun = self._begun.get(tag)
+        else:
+            begun = self._ended or self._fetching or next(iter(self._begun.values()), None)
         if begun is not None:
             begun.notes = {**begun.notes, **fields}
 

@@ -154,8 +154,8 @@ def test_lines_that_are_no_records(tmp_path: Path) -> None:
     trail.write_bytes(Chain("a").seal({"time": "soon", "event": "search"}) + b"what?\n")
     run(trail, "--html", tmp_path / "out.html")
     text = page(tmp_path).text
-    assert "1 line is no record" in text
-    assert "1 record has no time that makes sense" in text
+    assert "1 line is no record, and counts nowhere" in text
+    assert "1 record counts nowhere on this page" in text
 
 
 def test_period_and_zone(sample: tuple[Path, Path], tmp_path: Path) -> None:
@@ -179,14 +179,16 @@ def test_rotated_files(short: Path, tmp_path: Path) -> None:
     run(new, torn, old, "--html", tmp_path / "out.html")
     text = page(tmp_path).text
     assert f"Records in the period{len(lines)}" in text
-    assert "are no records" not in text
+    assert "nowhere on this page" not in text
     assert str(torn) in text
 
 
 def test_rows(short: Path, tmp_path: Path) -> None:
-    """Long tables say how much is left out."""
+    """Long tables are cut, and say how much is left out."""
     run(short, "--html", tmp_path / "out.html", "--rows", "3")
     assert "2 more people are not shown here; --rows shows more." in page(tmp_path).text
+    bodies = (tmp_path / "out.html").read_text().split("<tbody>")[1:]
+    assert max(body.split("</tbody>")[0].count("<tr>") for body in bodies) == 3
 
 
 def test_empty_trail(tmp_path: Path) -> None:

@@ -96,6 +96,7 @@ def test_no_clean_end(bed: Bed, end: str) -> None:
         bed.process(chain="next")
     gap, began = [each for each in bed.records() if each["chain"] == "next"][:2]
     assert (gap["event"], gap["seq"], began["event"]) == ("audit.gap", 1, "audit.checkpoint")
+    assert "previous" not in began
     if end == "killed":
         reason = "chain chain[0-9]+ has no clean end: its process was killed, or the end is cut off"
         assert [path.name for path in bed.folder.iterdir()] == ["audit.jsonl"]
@@ -490,6 +491,34 @@ def test_more_than_memory_holds(bed: Bed, disk: Disk, durability: Durability, mo
     assert (verdict.intact, verdict.files[0].lost) == (True, dropped)
 
 
+@pytest.mark.parametrize("durability", list(Durability))
+def test_a_disk_that_takes_a_little(
+    bed: Bed, disk: Disk, durability: Durability, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once records are lost, later ones are too, and commands refused, until all that waits is written: one gap."""
+    monkeypatch.setattr(trails, "KEPT", 2000)
+    monkeypatch.setattr(trails, "SPARE", 1000)
+    trail = bed.trail(durability)
+    trail.start()
+    bed.passes(1)
+    disk.room = 0
+    for _ in range(30):
+        trail.record("search", "ok", {})
+    bed.passes(1)
+    lost = trail.rows()[0]["dropped"]
+    disk.room = 2000
+    bed.passes(1)
+    assert 0 < int(trail.rows()[0]["queued"]) < 1500
+    assert bool(trail.failing) == (durability is not Durability.BEST_EFFORT)
+    trail.record("search", "no", {})
+    assert trail.rows()[0]["dropped"] == int(lost) + 1
+    disk.room = None
+    bed.passes(2)
+    assert bed.events().count("audit.gap") == 1
+    assert bed.records()[-1]["gap.lost"] == int(lost) + 1
+    assert trail.failing == ""
+
+
 def test_slow_disk(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk that does not keep up counts as failing when memory is full, though no call has failed."""
     monkeypatch.setattr(trails, "KEPT", 1000)
@@ -615,6 +644,16 @@ def test_rotation_while_the_disk_is_full(bed: Bed, disk: Disk) -> None:
     bed.passes(0.005)
     assert bed.events("audit.jsonl.1") == ["checkpoint started", "search", "checkpoint rotated"]
     assert bed.events() == ["checkpoint opened", "search"]
+    disk.room = 100
+    bed.path.rename(bed.folder / "audit.jsonl.0")
+    trail.record("search", "no", {})
+    trail.reopen()
+    bed.passes(2)
+    assert not bed.path.exists()
+    disk.room = None
+    bed.passes(2)
+    assert bed.events("audit.jsonl.0")[2:] == ["search", "checkpoint rotated"]
+    assert bed.events() == ["checkpoint opened"]
 
 
 def test_rotation_into_a_folder_that_is_gone(bed: Bed) -> None:
@@ -673,7 +712,9 @@ def test_stopping_on_a_full_disk(bed: Bed, disk: Disk) -> None:
         "error: the audit trail ends without its last 4 records, which could not be written",
     ]
     assert bed.clock.getDelayedCalls() == []
+    disk.room = None
     bed.process()
+    assert [path.name for path in bed.folder.iterdir()] == ["audit.jsonl"]  # the lock was given up
 
 
 def test_stopping_on_a_stuck_disk(bed: Bed) -> None:

@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import functools
+import gzip
 import json
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -50,8 +51,13 @@ def files(path: Path) -> list[Path]:
 
 def records(*paths: Path) -> list[Record]:
     """The records in these files, as far as their lines are whole."""
-    lines = [line for path in paths for line in path.read_bytes().splitlines(keepends=True)]
+    lines = [line for path in paths for line in _octets(path).splitlines(keepends=True)]
     return [json.loads(line) for line in lines if line.endswith(b"\n")]
+
+
+def _octets(path: Path) -> bytes:
+    octets = path.read_bytes()
+    return gzip.decompress(octets) if path.suffix == ".gz" else octets
 
 
 def whole(*paths: Path) -> Verdict:
@@ -134,6 +140,20 @@ class Caller:
                     self.answered += 1
                     return [response]
         self.wire.send(body + b"\r\n")
+        return self._completions([tag])
+
+    def begin(self, mailbox: bytes, body: bytes) -> bytes:
+        """Begin an APPEND, and send the first half of its message; gives its tag."""
+        command = b"APPEND %b {%d}" % (mailbox, len(body))
+        tag = self._tag(command)
+        self.wire.send(b"%b %b\r\n" % (tag, command))
+        self.wire.expect_continuation()
+        self.wire.send(body[: len(body) // 2])
+        return tag
+
+    def finish(self, tag: bytes, body: bytes) -> list[bytes]:
+        """Send the other half, and wait for the completion."""
+        self.wire.send(body[len(body) // 2 :] + b"\r\n")
         return self._completions([tag])
 
     def _completions(self, tags: Sequence[bytes]) -> list[bytes]:

@@ -20,8 +20,8 @@ from tests.integration.audited import (
     of,
     records,
     trail_of,
-    until_closed,
     unrecorded,
+    until_closed,
     whole,
 )
 from tests.integration.conftest import User

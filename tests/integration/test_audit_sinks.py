@@ -145,6 +145,7 @@ async def test_syslog_tls_unproved(authority: CertificateAuthority) -> None:
         records(sink, 0, 1)
         await until(lambda: str(sink.rows()[0]["state"]).startswith("waiting"))
         assert "refused: it is for another name" in str(sink.rows()[0]["state"])
+        assert sink.rows()[0]["sent"] == 0
         await stopped(sink)
     assert not receiver.data
 

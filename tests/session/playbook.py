@@ -12,10 +12,14 @@ A transcript is read from top to bottom.  Each line begins with one of these mar
           ``-> failed credentials`` (the operator's words may follow), ``-> challenge cXV4``, ``-> tick login``,
           ``-> half-close``, ``-> client lost``, ``-> upstream lost``, ``-> stop Going down``,
           ``-> leave Going down``, ``-> tls`` (it is up), ``-> dial`` (the login asked for last is played against
-          the ``U`` lines, too), ``-> unread * OK hi`` (comes with the connection that is granted next)
+          the ``U`` lines, too), ``-> unread * OK hi`` (comes with the connection that is granted next);
+          of a watched session ``-> judged client reject [LIMIT] Enough`` (or ``continue``, ``annotate key=value``,
+          ``replace NOOP``, ``answer OK Done``, ``disconnect Goodbye``; or ``upstream``), ``-> failing disk full``
+          (nothing can be recorded), ``-> unrecorded`` (what was to be on disk is not)
 ``<-``    something else must be wanted: ``<- ask LOGIN user password``, ``<- ask lease``, ``<- release``,
           ``<- release selected``, ``<- hold answer``, ``<- free answer``, ``<- set idle 240``, ``<- cancel idle``,
-          ``<- report …``, ``<- trace …``, ``<- starttls client``, ``<- close client``, ``<- abort client``
+          ``<- report …``, ``<- trace …``, ``<- starttls client``, ``<- close client``, ``<- abort client``,
+          ``<- judge client command DELETE x``, ``<- record mailbox.delete ok mailbox.name=x``, ``<- commit``
 ``==``    the state of the connection: ``== selected``
 ``--``    a remark
 ========  =========================================================================================
@@ -23,8 +27,9 @@ A transcript is read from top to bottom.  Each line begins with one of these mar
 ``<CR>``, ``<LF>``, ``<CRLF>``, ``<NUL>``, ``<SP>``, ``<xFF>`` and ``<a*100>`` stand for octets that are hard to write.
 
 What happens between two sets of expectations is one round.  Each round is compared as what the client got,
-what upstream got, and what else was wanted, each in order.  Timers, holds, reports and traces are compared
-where the transcript speaks of that kind at all.
+what upstream got, and what else was wanted, each in order.  Timers, holds, reports, traces, questions to the
+plugins, records and commits are compared where the transcript speaks of that kind at all.  A record is written with
+all its fields but those that say which command it was, how the mailbox was spelled, and how long it took.
 
 Once a connection was released nothing may be written upstream until another one is granted.
 
@@ -36,20 +41,25 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum
 from typing import NamedTuple
 
 from imapgate.limits import DEFAULTS, Limits
 from imapgate.model.commands import Table, table
 from imapgate.model.failure import Failure
+from imapgate.model.passing import Completion, FetchItem, Mailbox, Message, Response
 from imapgate.model.pool_mode import PoolMode
+from imapgate.model.reading import Reading
 from imapgate.model.secret import Credentials, Secret
+from imapgate.model.verdict import CONTINUE, Answer, Disconnect, Interests, Reject, Replace, Verdict
 from imapgate.session import effects as wants
 from imapgate.session.link import Link
 from imapgate.session.login import Terms
 from imapgate.session.session import ClientSession
 from imapgate.session.upstream import Originating, UpstreamLogin
+from imapgate.wire.scanner import LINE
+from imapgate.wire.writer import redacted
 
 OPEN = Terms(starttls=False, login=True)
 """A connection on which a login is allowed as it is."""
@@ -73,7 +83,10 @@ NOT_TRAILING = (Way.LINES, Way.CHUNKS, Way.OCTETS)
 _LINE = re.compile(r"(C:|C\.|C>\.|C>|U<\.|U<|U>\.|U>|->|<-|==) ?(.*)\Z")
 _OCTETS = re.compile(rb"<(CRLF|CR|LF|NUL|SP|x[0-9A-F]{2}|[^<>]\*[0-9]+)>")
 _NAMED = {b"CRLF": b"\r\n", b"CR": b"\r", b"LF": b"\n", b"NUL": b"\0", b"SP": b" "}
-_OPTIONAL = {"set": "timer", "cancel": "timer", "hold": "hold", "free": "hold", "report": "report", "trace": "trace"}
+_OPTIONAL = {
+    **{"set": "timer", "cancel": "timer", "hold": "hold", "free": "hold", "report": "report", "trace": "trace"},
+    **{"judge": "judge", "record": "record", "commit": "commit"},
+}
 _MORE = {"C": b"zz NOO", "U": b"* 99 EXI"}
 
 
@@ -173,6 +186,12 @@ def words(effect: wants.Effect | wants.Answer) -> str:
             return f"{'abort' if abort else 'close'} {side.value}"
         case wants.Ask(wants.Lease()):
             return "ask lease"
+        case wants.Ask(wants.Judge(side, hook, arguments)):
+            return " ".join(["judge", side.value, hook, *map(_argument_words, arguments)])
+        case wants.Record(event, outcome, fields):
+            return " ".join(["record", event, outcome, *_field_words(fields)])
+        case wants.Commit():
+            return "commit"
         case wants.Ask(wants.Login() as login):
             return f"ask {_login_words(login)}"
         case wants.Release(selected):
@@ -200,6 +219,64 @@ def _login_words(login: wants.Login) -> str:
         found += [b"initial", login.initial.reveal()]
     found += [b"%b=%b" % pair for pair in login.client_id]
     return b" ".join(found).decode("utf-8", "backslashreplace")
+
+
+def _argument_words(argument: object) -> str:
+    """What plugins are shown."""
+    match argument:
+        case Reading():
+            return (argument.verb.encode() + redacted(argument.command.parts)).decode("utf-8", "backslashreplace")
+        case bytes():
+            return argument.decode("utf-8", "backslashreplace").replace("\r", "<CR>").replace("\n", "<LF>")
+        case Response(_, line, mailbox):
+            return _argument_words(line) + (f" of {mailbox}" if mailbox else "")
+        case Message(mailbox, size, number):
+            return f"{number} of {size} for {mailbox}"
+        case Mailbox(name, read_only, validity):
+            return f"{name} {'read-only' if read_only else 'read-write'} {validity}"
+        case FetchItem(number, uid, items, octets):
+            return f"{number} {uid} {','.join(items)} {octets}"
+        case Completion(outcome, code, text):
+            return f"{outcome} [{code}] {text}"
+    raise AssertionError(argument)
+
+
+_UNSAID = ("command.id", "command.tag", "command.verb", "mailbox.raw", "duration")
+
+
+def _field_words(fields: Mapping[str, object]) -> list[str]:
+    found = [(name, value) for name, value in fields.items() if name not in _UNSAID]
+    return [f"{name}={','.join(value) if isinstance(value, list) else value}" for name, value in found]
+
+
+class Watching(NamedTuple):
+    """By whom a session is watched.
+
+    :ivar interests: of the plugins; ``None``: there are none
+    :ivar judge: answers their questions at once; ``None``: the transcript says when
+    :ivar auditing: whether it is recorded
+    """
+
+    interests: Interests | None = None
+    judge: Callable[[wants.Judge], wants.Judgement] | None = None
+    auditing: bool = False
+    durable: bool = False
+    subjects: bool = False
+
+    def granted(self, granted: wants.Granted, failing: Callable[[], str] = str) -> wants.Granted:
+        """A connection for a session that is watched so."""
+        auditing = wants.Auditing(self.durable, lambda: 0.0, failing, criteria_in_clear, self.subjects)
+        return granted._replace(interests=self.interests, auditing=auditing if self.auditing else None)
+
+
+def criteria_in_clear(criteria: bytes) -> Mapping[str, str]:
+    """What is recorded of a search."""
+    return {"search.criteria": criteria.decode("ascii", "backslashreplace")}
+
+
+def passing(question: wants.Judge) -> wants.Judgement:
+    """A judge who lets everything pass."""
+    return wants.Judgement(question.side, CONTINUE)
 
 
 def _report_words(event: wants.Event) -> str:
@@ -232,9 +309,21 @@ class Stage:
         self._limits = limits
         self._terms = terms
         self._asked: wants.Login | None = None
-        self._unread: list[tuple[bool, bytes]] = []  # of the next connection
+        self._unread: list[tuple[int, bytes]] = []  # of the next connection
         self._released = False  # nothing is bound
+        self._watching = Watching()
+        self.failing = ""
         self.got = Got()
+
+    def log_in(self, watching: Watching, granted: wants.Granted) -> None:
+        """The client has just logged in."""
+        assert self.session is not None
+        self._watching = watching
+        self._released = granted.mode is PoolMode.MAILBOX and not granted.pinned
+        self.session.answered(self._watched(granted))
+
+    def _watched(self, granted: wants.Granted) -> wants.Granted:
+        return self._watching.granted(granted, lambda: self.failing)
 
     def feed(self, side: str, data: bytes) -> None:
         """One chunk from a side."""
@@ -254,6 +343,7 @@ class Stage:
 
     def perform(self, effects: Sequence[wants.Effect | wants.Answer]) -> None:
         """Note effects; what an upstream login on stage has to say goes to the session."""
+        verdicts: list[wants.Judgement] = []
         for effect in effects:
             if isinstance(effect, wants.SendClient):
                 self.got.octets["C"] += effect.data
@@ -266,6 +356,12 @@ class Stage:
                 self.perform(self.session.answered(effect))
             else:
                 self._note(effect)
+                judge = self._watching.judge
+                if judge is not None and isinstance(effect, wants.Ask) and isinstance(effect.question, wants.Judge):
+                    verdicts.append(judge(effect.question))
+        for verdict in verdicts:
+            assert self.session is not None
+            self.perform(self.session.answered(verdict))
 
     def _note(self, effect: wants.Effect | wants.Answer) -> None:
         self.got.wanted.append(words(effect))
@@ -298,14 +394,14 @@ class Stage:
         link.capabilities = rest.encode()
         link.unread, self._unread = self._unread, []
         self._released = False
-        return self.session.answered(wants.Granted(link, traced, mode))
+        return self.session.answered(self._watched(wants.Granted(link, traced, mode)))
 
     def _failed(self, rest: str) -> Sequence[wants.Effect]:
         failure, _, text = rest.partition(" ")
         return self._told(lambda session: session.answered(wants.Failed(Failure(failure), text.encode())))
 
     def _comes_unread(self, rest: str) -> Sequence[wants.Effect]:
-        self._unread.append((True, rest.encode() + b"\r\n"))
+        self._unread.append((LINE, rest.encode() + b"\r\n"))
         return ()
 
     def _client(self, rest: str) -> Sequence[wants.Effect | wants.Answer]:
@@ -323,9 +419,41 @@ class Stage:
         assert self.upstream is not None
         return self.upstream.respond(Secret(rest.encode()))
 
+    def _judged(self, rest: str) -> Sequence[wants.Effect]:
+        side, _, rest = rest.partition(" ")
+        verdict, notes = _verdict(rest)
+        return self._told(lambda session: session.answered(wants.Judgement(wants.Side(side), verdict, "plugin", notes)))
+
+    def _fails(self, rest: str) -> Sequence[wants.Effect]:
+        self.failing = rest
+        return ()
+
     def _told(self, call: Callable[[ClientSession], Sequence[wants.Effect]]) -> Sequence[wants.Effect]:
         assert self.session is not None
         return call(self.session)
+
+
+def _verdict(text: str) -> tuple[Verdict, Mapping[str, object]]:
+    """A verdict as a transcript has it; the rule is always ``rule``."""
+    word, _, rest = text.partition(" ")
+    code, said = rest[1:].split("] ", 1) if rest.startswith("[") else ("", rest)
+    match word:
+        case "continue":
+            return CONTINUE, {}
+        case "annotate":
+            key, _, value = rest.partition("=")
+            return CONTINUE, {key: value}
+        case "reject":
+            return Reject(code, said, "rule"), {}
+        case "replace":
+            return Replace(Step("U<.", rest).data, "rule"), {}
+        case "answer":
+            *untagged, last = rest.split("<CRLF>")
+            completion, _, said = last.partition(" ")
+            return Answer(tuple(line.encode() for line in untagged), completion, "", said), {}
+        case "disconnect":
+            return Disconnect(rest, "rule"), {}
+    raise AssertionError(text)
 
 
 _HAPPENS: dict[str, Callable[[Stage, str], Sequence[wants.Effect | wants.Answer]]] = {
@@ -340,6 +468,9 @@ _HAPPENS: dict[str, Callable[[Stage, str], Sequence[wants.Effect | wants.Answer]
     "tick": lambda stage, rest: stage._told(lambda session: session.ticked(wants.Timer(rest))),
     "half-close": lambda stage, rest: stage._told(ClientSession.client_half_closed),
     "unread": Stage._comes_unread,
+    "judged": Stage._judged,
+    "failing": Stage._fails,
+    "unrecorded": lambda stage, rest: stage._told(ClientSession.recording_failed),
     "leave": lambda stage, rest: stage._told(lambda session: session.leave(rest.encode())),
     "stop": lambda stage, rest: stage._told(lambda session: session.stop(rest.encode())),
 }
@@ -428,6 +559,7 @@ def relay(
     traced: bool = False,
     mode: PoolMode = PoolMode.SESSION,
     pinned: str = "",
+    watching: Watching | None = None,
     ways: Sequence[Way] = WAYS,
 ) -> ClientSession:
     """Play a transcript on a session whose client is logged in; upstream has these capabilities.
@@ -437,14 +569,36 @@ def relay(
     commands: Table = table(extra_verbs)
 
     def make() -> Stage:
-        session = logged_in(limits, commands, capabilities.encode(), traced, mode, pinned)
+        session = ClientSession(limits, commands)
+        session.client_connected(OPEN)
+        session.client_received(b"l LOGIN user password\r\n")
+        link = Link(limits)
+        link.capabilities = capabilities.encode()
         stage = Stage(session, None, limits, OPEN)
-        stage._released = mode is PoolMode.MAILBOX and not pinned
+        stage.log_in(watching or Watching(), wants.Granted(link, traced, mode, pinned))
         return stage
 
     session = perform(parse(text), make, ways).session
     assert session is not None
     return session
+
+
+def watched(
+    text: str,
+    interests: Interests | None = None,
+    *,
+    judge: Callable[[wants.Judge], wants.Judgement] | None = None,
+    audit: bool = False,
+    durable: bool = False,
+    subjects: bool = False,
+    limits: Limits = DEFAULTS,
+    traced: bool = False,
+    mode: PoolMode = PoolMode.SESSION,
+    ways: Sequence[Way] = NOT_TRAILING,
+) -> ClientSession:
+    """Play a transcript on a session that is watched; its client is logged in."""
+    watching = Watching(interests, judge, audit, durable, subjects)
+    return relay(text, limits=limits, traced=traced, mode=mode, watching=watching, ways=ways)
 
 
 MAILBOX_CAPABILITIES = "IMAP4rev1 IDLE"
@@ -463,6 +617,7 @@ def logged_in(
     mode: PoolMode = PoolMode.SESSION,
     pinned: str = "",
     link: Link | None = None,
+    watching: Watching | None = None,
 ) -> ClientSession:
     """A session whose client has just logged in, and got ``link``, or any."""
     session = ClientSession(limits, table() if commands is None else commands)
@@ -470,7 +625,7 @@ def logged_in(
     session.client_received(b"l LOGIN user password\r\n")
     link = link or Link(limits)
     link.capabilities = capabilities
-    session.answered(wants.Granted(link, traced, mode, pinned))
+    session.answered((watching or Watching()).granted(wants.Granted(link, traced, mode, pinned)))
     return session
 
 

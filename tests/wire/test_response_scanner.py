@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imapgate.errors import UpstreamProtocolError
-from imapgate.wire.scanner import TEXT, ResponseScanner
+from imapgate.wire.scanner import LINE, LITERAL, TEXT, ResponseScanner
 from tests.wire.reference import (
     Reading,
     broken,
@@ -206,3 +206,57 @@ def test_literal_of_nineteen_digits() -> None:
     list(scanner.feed(b"* 1 FETCH (X {9999999999999999999}\r\n"))
     assert list(scanner.feed(b"g1 OK\r\n")) == [(False, b"g1 OK\r\n")]
     assert not scanner.at_line_start
+
+
+def fine(chunks: list[bytes]) -> list[tuple[int, bytes, bool]]:
+    """What a scanner makes of chunks where literals are apart: pieces of one kind joined, line by line."""
+    scanner = ResponseScanner(LINE_MOST)
+    scanner.fine = True
+    found: list[tuple[int, bytes, bool]] = []
+    for chunk in chunks:
+        for kind, piece in scanner.feed(chunk):
+            for part in [piece] if kind == LITERAL else piece.splitlines(keepends=True):
+                ends = part.endswith(b"\n") and kind != LITERAL
+                if found and found[-1][0] == kind and not found[-1][2]:
+                    part = found.pop()[1] + part
+                found.append((kind, part, ends))
+    return found
+
+
+@given(st.data())
+def test_literals_apart(data: st.DataObject) -> None:
+    """A23: where it is fine, the content of literals is never TEXT, and text never goes beyond an announcement."""
+    stream = data.draw(streams(lines))
+    whole = fine([stream] if stream else [])
+    assert b"".join(piece for _, piece, _ in whole) == stream
+    for chunks in (bytewise(stream), data.draw(cuts(stream))):
+        assert fine([chunk for chunk in chunks if chunk]) == whole
+    reading = read(stream)
+    assert [piece for kind, piece, _ in whole if kind == LINE] == [piece for _, piece in reading.careful]
+
+
+def test_an_empty_literal_ends_the_text() -> None:
+    """Text that follows an empty literal is a piece of its own, as behind any other."""
+    scanner = ResponseScanner(LINE_MOST)
+    scanner.fine = True
+    stream = b"* 1 FETCH (X {0}\r\n Y {2}\r\nab Z {0}\r\n)\r\n* 2 EXISTS\r\n"
+    assert list(scanner.feed(stream)) == [
+        (TEXT, b"* 1 FETCH (X {0}\r\n"),
+        (TEXT, b" Y {2}\r\n"),
+        (LITERAL, b"ab"),
+        (TEXT, b" Z {0}\r\n"),
+        (TEXT, b")\r\n* 2 EXISTS\r\n"),
+    ]
+
+
+def test_a_literal_that_passes_whole() -> None:
+    """A chunk inside a literal passes unread in either mode, and what is behind it is text."""
+    for mode in (False, True):
+        scanner = ResponseScanner(LINE_MOST)
+        scanner.fine = mode
+        assert list(scanner.feed(b"* 1 FETCH (X {4}\r\n")) == [(TEXT, b"* 1 FETCH (X {4}\r\n")]
+        assert scanner.passes(b"ab")
+        assert list(scanner.feed(b"c")) == [(LITERAL if mode else TEXT, b"c")]
+        kinds = [LITERAL, TEXT] if mode else [TEXT]
+        assert [kind for kind, _ in scanner.feed(b"d)\r\n")] == kinds
+        assert scanner.clean

@@ -103,11 +103,11 @@ def gaps(sheet: Sheet) -> Markup:
     if findings.lost:
         told.append(f"The gaps say that {counted(findings.lost, 'record is', 'records are')} lost.")
     if sheet.unread:
-        lines = counted(sheet.unread, "line is no record", "lines are no records")
-        told.append(f"{lines}; they count nowhere on this page.")
+        lines = counted(sheet.unread, "line is no record, and counts", "lines are no records, and count")
+        told.append(f"{lines} nowhere on this page.")
     if findings.senseless:
-        records = counted(findings.senseless, "record has", "records have")
-        told.append(f"{records} no time that makes sense; they count nowhere on this page.")
+        records = counted(findings.senseless, "record counts", "records count")
+        told.append(f"{records} nowhere on this page: there is no sense in the time.")
     for plugin, seen in findings.faults.items():
         times = "once" if seen.times == 1 else f"{seen.times:,} times"
         told.append(f"The plugin {plugin or 'without a name'} failed {times}.")
