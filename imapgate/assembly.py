@@ -18,7 +18,6 @@ from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint, UNIXClientEndpoint
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.threads import deferToThreadPool
-from twisted.python.threadpool import ThreadPool
 
 from imapgate.auth.cred import Cred
 from imapgate.auth.cred import checker as cred_checker
@@ -48,6 +47,7 @@ from imapgate.routing.lookup import Lookup
 from imapgate.routing.rules import Router, Rule
 from imapgate.routing.sql import SqlLookup
 from imapgate.routing.table import Table
+from imapgate.threads import Threads
 from imapgate.web import persistent_agent
 
 BETWEEN_ADDRESSES = 0.025
@@ -156,6 +156,7 @@ class Assembly:
                 self.upstreams[name] = upstream_of(
                     reactor, configured, configuration.limits, profile=profile, alone=alone
                 )
+        self._threads = Threads(0, PLUGIN_THREADS, "plugins")  # of their own: what hangs there must not starve others
         self.plugins = self._plugins(report)
         self._elsewhere: OrderedDict[tuple[str, str, int], Upstream] = OrderedDict()
         identities = {
@@ -177,9 +178,21 @@ class Assembly:
             elsewhere=self._at,
         )
 
+    def start(self) -> None:
+        """Start the plugins.
+
+        :raise ConfigurationError: one of them does not start, and none is started.
+        """
+        if self.plugins is None:
+            return
+        self._threads.start()
+        self._closers.append(self._threads.stop)
+        self.plugins.start()
+        self._closers.append(self.plugins.stop)
+
     def close(self) -> None:
         """Let go of what only this configuration had."""
-        for close in self._closers:
+        for close in reversed(self._closers):
             close()
         self._closers.clear()
 
@@ -195,14 +208,9 @@ class Assembly:
         if not configuration.plugins:
             return None
         loaded = load_plugins(configuration.plugins, configuration.path)
-        threads = ThreadPool(0, PLUGIN_THREADS, "plugins")  # of their own: what hangs there must not starve others
-        in_thread = partial(deferToThreadPool, reactor, threads)
-        plugins = Plugins(loaded, reactor, defer_to_thread=in_thread, report=report)
-        self._closers.append(plugins.stop)
-        if any(each.threaded for each in loaded):
-            threads.start()
-            self._closers.append(threads.stop)
-        return plugins
+        return Plugins(
+            loaded, reactor, defer_to_thread=partial(deferToThreadPool, reactor, self._threads), report=report
+        )
 
     # --- auth -------------------------------------------------------------------------------------------
 

@@ -141,6 +141,9 @@ class GateOperator:
         except Refused as refused:
             self._service.record("admin.action", "no", {**fields, "reason": str(refused)})
             raise
+        except Exception as error:
+            self._service.record("admin.action", "error", {**fields, "reason": type(error).__name__})
+            raise
         self._service.record("admin.action", "ok", fields)
         return rows
 

@@ -17,7 +17,6 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import wrapClientTLS
 from twisted.internet.threads import deferToThreadPool
-from twisted.python.threadpool import ThreadPool
 
 from imapgate.assembly import client_endpoint
 from imapgate.audit.checkpoint import load_signer
@@ -26,6 +25,7 @@ from imapgate.audit.trail import Durability, Trail
 from imapgate.config.types import Audit, AuditSink, SearchCriteria, SinkKind
 from imapgate.net.tls import client_creator
 from imapgate.session.effects import Auditing
+from imapgate.threads import Threads
 
 CONNECT_SECONDS = 10.0
 
@@ -39,7 +39,7 @@ class Recording:
 
     def __init__(self, reactor: Any, configured: Audit) -> None:
         self.configured = configured
-        self._pool = ThreadPool(0, 1, "audit trail")
+        self._pool = Threads(0, 1, "audit trail")
         durability = Durability(configured.durability)
         signer = None if configured.checkpoint_key is None else load_signer(configured.checkpoint_key)
         self.trail = Trail(

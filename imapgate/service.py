@@ -190,8 +190,7 @@ class GateService(Service):
         try:
             if self.recording is not None:
                 self.recording.start()
-            if self.assembly.plugins is not None:
-                self.assembly.plugins.start()
+            self.assembly.start()
         except ConfigurationError as error:
             raise SystemExit(f"imapgate: {error}") from None
         gc.freeze()  # what the modules made lives for ever, and need not be looked at again and again
@@ -247,8 +246,10 @@ class GateService(Service):
         for session in list(self.sessions):
             session.stop(SHUTTING_DOWN)
         await self._until(lambda: not self.sessions, clock.seconds() + STOP_SECONDS)
+        for session in list(self.sessions):
+            session.abort()  # while its end can still be recorded
         self.gate.pools.retire(lambda key: True)
-        await self._until(lambda: not self.gate.pools.book.total, clock.seconds() + STOP_SECONDS)
+        await self._until(lambda: not (self.sessions or self.gate.pools.book.total), clock.seconds() + STOP_SECONDS)
         if self._handover is not None:
             await maybeDeferred(self._handover.stopListening)
         if self._control is not None:
@@ -332,8 +333,7 @@ class GateService(Service):
         )
         try:
             factories = self._entrances(configuration, gate)
-            if assembly.plugins is not None:
-                assembly.plugins.start()
+            assembly.start()
             self._relisten(factories)
         except ConfigurationError:
             assembly.close()

@@ -17,6 +17,7 @@ sees and what becomes of its verdicts is what a gate would show and do.
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -38,7 +39,6 @@ from imapgate.session.link import Link
 from imapgate.session.login import Terms
 from imapgate.session.session import ClientSession
 
-_OWN_TAG = re.compile(rb"g[0-9]+")
 _TAGS = re.compile(rb"^g[0-9]+(?= )", re.MULTILINE)
 
 CAPABILITIES = "IMAP4rev1 UIDPLUS MOVE UNSELECT IDLE NAMESPACE LIST-EXTENDED ESEARCH BINARY QUOTA ACL METADATA"
@@ -141,7 +141,8 @@ class Harness:
         hooks.append(("route_chosen", (Route("main", user, "session"),)))
         hooks.append(("authenticated", ()))
         self._loop.perform(self._core.client_connected(Terms(False, True, mask=self._mask)))
-        self._loop.perform(self._core.client_received(b"login LOGIN %b x\r\n" % user.encode()))
+        plain = base64.b64encode(b"\0%b\0x" % user.encode())
+        self._loop.perform(self._core.client_received(b"login AUTHENTICATE PLAIN %b\r\n" % plain))
         self._client = b""
         self._go_in(hooks, user, capabilities)
 
@@ -185,9 +186,7 @@ class Harness:
 
     def _send_upstream(self, effect: wants.SendUpstream) -> None:
         self._upstream += effect.data
-        tag = effect.data.partition(b" ")[0]
-        if _OWN_TAG.fullmatch(tag):
-            self._tag = tag
+        self._tag = ([self._tag] + _TAGS.findall(effect.data))[-1]
 
     def _ask(self, effect: wants.Ask) -> None:
         question = effect.question

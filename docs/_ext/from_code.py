@@ -456,7 +456,7 @@ _FLOORS = (
     ("routing", ()),
     ("plugins", ()),
     ("audit", ()),
-    ("", ("log", "web")),
+    ("", ("log", "threads", "web")),
     ("session", ()),
     ("pooling", ()),
     ("model", ()),

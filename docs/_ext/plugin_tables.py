@@ -35,13 +35,15 @@ _INTERESTS = {
 """What a plugin declares to be asked by each of its methods."""
 
 _IVAR = re.compile(r"^:ivar (\w+): (.*(?:\n {2,}.*)*)", re.MULTILINE)
+_SINGLE = re.compile(r"(?<!`)`([^`]+)`(?!`)")
 _ROLE = re.compile(r":[a-z]+:`~?([^`]*)`")
 
 
 def _plain(text: str) -> str:
     """A docstring as a sentence of a page: no cross-references, which it cannot have here."""
     text = re.sub(r"\(?THREATS ([AF]\d+)\)?", r"", " ".join(text.split()))
-    return _ROLE.sub(r"``\1``", text).replace(" ;", ";").replace(" .", ".").strip()
+    text = _ROLE.sub(r"``\1``", text.replace("``* ``", "``*``"))
+    return _SINGLE.sub(r"``\1``", text).replace(" ;", ";").replace(" .", ".").strip()
 
 
 def _signature(name: str, method: Any) -> str:
@@ -49,7 +51,8 @@ def _signature(name: str, method: Any) -> str:
     words = []
     for each in parameters:
         required = each.default is each.empty or each.default.__class__ is object
-        words.append(each.name if required else f"{each.name}={each.default!r}")
+        star = "*" if each.kind is each.VAR_POSITIONAL else ""
+        words.append(star + each.name if required else f"{each.name}={each.default!r}")
     return f"{name}({', '.join(words)})"
 
 
@@ -76,7 +79,7 @@ def _verdicts(hook: str) -> str:
     for verdict in _ALLOWED[hook]:
         ends = verdict.__name__ == "Reject" and hook in _UNREFUSABLE
         words.append(verdict.__name__ + (" (as Disconnect)" if ends else ""))
-    return ", ".join(words) or "nobody asks"
+    return ", ".join(words) or "nothing"
 
 
 class PluginAttributes(_Directive):

@@ -6,8 +6,8 @@ has its line.  What a disk that fails or is too slow means:
 * Up to 8 MiB of lines are kept in memory and written as soon as that is possible; a little more has room beyond, for
   what is still under way.  What finds no room is not sealed, but counted, and as soon as lines are written again an
   ``audit.gap`` says how many records are lost, why, and since when.
-* ``failing`` is why commands are to be refused.  ``durable``: as long as the disk fails.  ``buffered``: as long as
-  8 MiB wait.  ``best-effort``: never.
+* ``failing`` is why commands are to be refused.  ``durable``: as long as the disk fails.  ``buffered``: when 8 MiB
+  wait, until half of them are written.  ``best-effort``: never.
 * The log says once that there is trouble, and what that means; and once that it is over.
 
 Knows no file and no thread: the writer does.
@@ -74,6 +74,7 @@ class Trail:
         self._writer = Writer(self._file, durability, clock, in_thread, self._look)
         self._state = "stopped"
         self._trouble = self._stage = ""  # why it cannot be written; what that means
+        self._brimming = False  # too much waits; not before half of that is written is it over
         self._lost = self._lost_in_all = 0
         self._gap: dict[str, object] = {}  # what the next audit.gap has to say
         self._marked = 0  # the number of the last checkpoint
@@ -204,7 +205,7 @@ class Trail:
 
     def _look(self) -> None:
         """See how the writer fares; tell it, where that has changed."""
-        full = self._writer.octets >= KEPT
+        full = self._brimming = self._writer.octets >= (KEPT // 2 if self._brimming else KEPT)
         lost = 0
         if self._lost and not self._writer.trouble and not full:
             lost = self._mend()

@@ -16,7 +16,6 @@ from imapgate.net.dial import Client, Upstream
 from imapgate.net.directory import Refusal
 from imapgate.net.gate import Gate
 from imapgate.net.pools import Account, Lease
-from imapgate.net.upstream import UpstreamProtocol
 from imapgate.net.watch import Dismissed, Watch
 from imapgate.session.effects import Answer, Challenge, Failed, Granted, Login, Reason
 
@@ -28,11 +27,11 @@ class Meanwhile:
     :ivar lost: it is gone
     """
 
-    def __init__(self, protocol: UpstreamProtocol) -> None:
+    def __init__(self, lease: Lease) -> None:
         self.data: list[bytes] = []
         self.lost = False
-        self._protocol = protocol
-        protocol.owner = self
+        self._lease = lease
+        lease.protocol.owner = self
 
     def upstream_secured(self) -> None:
         """It is logged in, and never begins TLS any more."""
@@ -40,11 +39,12 @@ class Meanwhile:
     def upstream_received(self, data: bytes) -> None:
         """It says something; enough for now."""
         self.data.append(data)
-        self._protocol.valve.hold(Reason.VERDICT)
+        self._lease.protocol.valve.hold(Reason.VERDICT)
 
     def upstream_lost(self, reason: TwistedFailure) -> None:
-        """It is gone."""
+        """It is gone: so it is returned now, while the book still knows it."""
         self.lost = True
+        self._lease.destroy()
 
 
 class Attempt:
@@ -152,7 +152,7 @@ class Attempt:
     async def _refused(self, watch: Watch) -> Failed | None:
         """Why the plugins do not let the user in; meanwhile nobody listens to the upstream but :class:`Meanwhile`."""
         lease = self.lease
-        meanwhile = self._meanwhile = Meanwhile(lease.protocol)
+        meanwhile = self._meanwhile = Meanwhile(lease)
         try:
             refused = await watch.refuses_user(lease.account)
         except (CancelledError, Dismissed):
@@ -163,7 +163,7 @@ class Attempt:
     def _return(self, granted: Granted) -> None:
         """Return the connection of a login that is refused after all."""
         meanwhile = self._meanwhile
-        if meanwhile is None or not (meanwhile.lost or meanwhile.data):
+        if meanwhile is None or not meanwhile.data:
             self.lease.give_back(selected=False)
         else:
             self.lease.destroy()

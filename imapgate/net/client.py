@@ -97,6 +97,7 @@ class ClientProtocol(Protocol):
         self._attempts = 0
         self._answer_awaited = False
         self._watch: Watch | None = None
+        self._early: list[bytes] | None = None  # what came while it is not settled whether the client may be there
         self._judged_upstream = False  # what it said last is being judged
         self.account: Account | None = None
         """Whose session it is, once it has logged in."""
@@ -160,6 +161,9 @@ class ClientProtocol(Protocol):
             self._sink.also(self._valve)
         if self._answer_awaited:  # enough was taken in advance
             self._valve.hold(Reason.ANSWER)
+            if self._early is not None:
+                self._early.append(data)
+                return
         self.perform(self.session.client_received(data))
 
     def readConnectionLost(self) -> None:
@@ -175,6 +179,8 @@ class ClientProtocol(Protocol):
         """The client is gone."""
         self._stop_closing()
         self._sink.stopProducing()
+        if self._watch is not None:
+            self._watch.gone(self._loop)
         self.perform(self.session.client_lost())
         if self._counted:
             self.gate.census.log_out(self.client.address, self.name)
@@ -199,8 +205,8 @@ class ClientProtocol(Protocol):
             self.lease.protocol.valve.hold(Reason.VERDICT)
 
     def upstream_lost(self, reason: TwistedFailure) -> None:
-        """Upstream is gone."""
-        self._upstream_sink.stopProducing()
+        """Upstream is gone: its connection is returned now, while the book still knows it."""
+        self._close_upstream(abort=False)
         self.perform(self.session.upstream_lost(Failure.LOST))
 
     # --- performing -------------------------------------------------------------------------------------
@@ -212,6 +218,11 @@ class ClientProtocol(Protocol):
     def leave(self, text: bytes) -> None:
         """End the session from outside, at the next command boundary."""
         self.perform(self.session.leave(text))
+
+    def abort(self) -> None:
+        """Close the connection at once; whoever is there has been told."""
+        self._stop_closing()
+        self.transport.abortConnection()
 
     def _send_client(self, effect: SendClient) -> None:
         self.octets_out += len(effect.data)
@@ -231,8 +242,11 @@ class ClientProtocol(Protocol):
             self._valve.hold(effect.reason)
 
     def _free(self, effect: Free) -> None:
-        self._answer_awaited = False
-        self._valve.free(effect.reason)
+        if effect.reason in _SOFT:
+            self._answer_awaited = False
+            self._valve.free(Reason.ANSWER)  # for which it was held if it said more meanwhile, whatever was awaited
+        else:
+            self._valve.free(effect.reason)
 
     def _set_timer(self, effect: SetTimer) -> None:
         self._timers.set(effect.timer, effect.seconds)
@@ -338,7 +352,8 @@ class ClientProtocol(Protocol):
             self._counted = bool(self.name)
         if self._watch is not None and not isinstance(event, Traced | Violation):
             self._watch.reported(event, self.account)
-            self._commit()
+            if isinstance(event, LoggedIn):  # only an OK waits for the disk
+                self._commit()
         self.gate.journal.report(self.client, event, self.name)
 
     def _record(self, effect: Record) -> None:
@@ -406,19 +421,23 @@ class ClientProtocol(Protocol):
             self.perform(self.session.client_connected(terms))
         else:
             terms = terms._replace(mask=self._watch.mask)
+            self._answer_awaited, self._early = True, []
             self._watch.connected(self.client, tls, partial(self._admitted, terms))
 
     def _admitted(self, terms: Terms, last_words: bytes) -> None:
         """The plugins have seen the client, and may want it to go."""
+        early, self._early, self._answer_awaited = self._early, None, False
         if last_words:
             self.stop(last_words)
-        else:
-            self.perform(self.session.client_connected(terms))
+            return
+        self.perform(self.session.client_connected(terms))
+        self._valve.free(Reason.ANSWER)
+        if early:
+            self.perform(self.session.client_received(b"".join(early)))
 
     def _stalled(self) -> None:
         self.perform(self.session.client_lost("client stalled"))
-        self._stop_closing()
-        self._abort()
+        self.abort()
 
     def _upstream_stalled(self) -> None:
         self.perform(self.session.upstream_lost(Failure.TIMED_OUT))

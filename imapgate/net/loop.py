@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -22,23 +23,20 @@ class Loop:
         self._owner = owner
         self._performing = False
         self._suspended = False
-        self._queue: list[Effect] = []
+        self._queue: deque[Effect] = deque()
 
     def perform(self, effects: Sequence[Effect]) -> None:
         """Perform effects in order; those that come up meanwhile stand behind them."""
+        queue = self._queue
+        queue.extend(effects)
         if self._performing or self._suspended:
-            self._queue += effects
             return
         table, owner = self._table, self._owner
         self._performing = True
         try:
-            while effects:
-                for done, effect in enumerate(effects, 1):
-                    table[type(effect)](owner, effect)
-                    if self._suspended:
-                        self._queue[:0] = effects[done:]
-                        return
-                effects, self._queue = self._queue, []
+            while queue and not self._suspended:
+                effect = queue.popleft()
+                table[type(effect)](owner, effect)
         finally:
             self._performing = False
 
@@ -47,7 +45,10 @@ class Loop:
         self._suspended = True
 
     def resume(self, without: tuple[type, ...] = ()) -> None:
-        """Go on, without effects of these kinds."""
+        """Go on, if it stands still, without effects of these kinds among those that wait."""
+        if not self._suspended:
+            return
         self._suspended = False
-        queue, self._queue = self._queue, []
-        self.perform([effect for effect in queue if not isinstance(effect, without)] if without else queue)
+        kept = [effect for effect in self._queue if not isinstance(effect, without)]
+        self._queue.clear()
+        self.perform(kept)

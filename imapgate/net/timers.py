@@ -40,8 +40,7 @@ class Timers:
         """Forget all of them."""
         calls, self._calls = self._calls, []
         for _, call in calls:
-            if call.active():
-                call.cancel()
+            call.cancel()
 
     def _passed(self, timer: Timer) -> None:
         self.cancel(timer)

@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     from imapgate.net.gate import Gate
 
 
+_SENDING = (SendClient, SendUpstream)
+
+
 class Awaited(Enum):
     """The watch's own reason for not hearing anybody."""
 
@@ -68,6 +71,8 @@ class Watch:
         self._began = self._seconds()
         self._opened = False
         self._given: Credentials | None = None  # by the login that is under way, or was granted
+        self._held: Sequence[Valve] = ()  # before what was recorded is on disk
+        self._gone = False  # the client
         self.view = Session(client.session, client.address or "", client.listener)
         self._chain = None if gate.plugins is None else gate.plugins.open(self.view)
         self._context: dict[str, object] = {"session.id": client.session, "listener": client.listener}
@@ -88,24 +93,31 @@ class Watch:
 
         :param failed: called where that cannot be: nobody may be told what was to follow (THREATS F14).
         """
-        waiting = None if self._trail is None else self._trail.committed()
+        waiting = None if self._trail is None or self._gone else self._trail.committed()
         if waiting is None:
             return
         loop.suspend()
+        self._held = valves
         for valve in valves:
             valve.hold(Awaited.RECORD)
 
-        def go_on(without: tuple[type, ...] = ()) -> None:
-            for valve in valves:
-                valve.free(Awaited.RECORD)
-            loop.resume(without)
-
         def unrecorded(reason: TwistedFailure) -> None:
             reason.trap(TrailFailed)
-            go_on((SendClient, SendUpstream))
+            self._go_on(loop, _SENDING)
             failed()
 
-        waiting.addCallbacks(lambda _: go_on(), unrecorded)
+        waiting.addCallbacks(lambda _: self._go_on(loop), unrecorded)
+
+    def _go_on(self, loop: Loop, without: tuple[type, ...] = ()) -> None:
+        held, self._held = self._held, ()
+        for valve in held:
+            valve.free(Awaited.RECORD)
+        loop.resume(without)
+
+    def gone(self, loop: Loop) -> None:
+        """The client has gone: the loop stands still for nobody any more, and nothing that waits is sent."""
+        self._gone = True
+        self._go_on(loop, _SENDING)
 
     @property
     def unrecordable(self) -> str:
@@ -146,9 +158,11 @@ class Watch:
         self.record("auth.success", "ok", {"auth.mechanism": mechanism.decode("ascii")})
 
     def closed(self, reason: str, commands: int, octets: tuple[int, int]) -> None:
-        """The session is over."""
+        """The session is over; one that never began, such as a handshake that failed, is none."""
         if self._chain is not None:
             self._chain.close(reason)
+        if not self._opened:
+            return
         fields = {"reason": reason, "session.commands": commands, "session.octets_in": octets[0]}
         seconds = round(self._seconds() - self._began, 6)
         self.record("session.close", "ok", {**fields, "session.octets_out": octets[1], "duration": seconds})

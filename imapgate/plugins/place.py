@@ -25,8 +25,8 @@ from imapgate.plugins.raised import described
 HANGING_MOST = 8
 """Threads in which a plugin may hang before it is given no more."""
 
-_PRIVATE = frozenset(["credentials", "message_chunk", "message_ends"])
-"""Hooks that are shown what no log may hold; of an exception there only its type is told."""
+_PRIVATE = frozenset(["credentials", "route_chosen", "authenticated", "message_chunk", "message_ends"])
+"""Hooks that are shown what no log may hold, and all of a login; of an exception there only its type is told."""
 
 DeferToThread = Callable[..., Deferred[Any]]
 """Calls its first argument with all others, in a thread."""
@@ -168,7 +168,7 @@ class Place:
         else:
             try:
                 answer = method(session, *arguments)
-            except Exception as error:
+            except BaseException as error:  # also SystemExit: it ends nothing here
                 return self._failed(session, hook, "error", self._described(hook, error))
             if answer is None:
                 if self._breaker.row:
@@ -195,7 +195,7 @@ class Place:
             names = checked_capabilities(answer)
         except Junk as junk:
             self._failed(session, "capabilities", "junk", str(junk))
-        except Exception as error:
+        except BaseException as error:
             self._failed(session, "capabilities", "error", self._described("capabilities", error))
         else:
             self._breaker.succeeded()

@@ -130,23 +130,21 @@ def _change(event: str) -> Callable[[Ended, Auditing], Iterator[Deed]]:
 
 
 def _acl(ended: Ended, auditing: Auditing) -> Iterator[Deed]:
-    values = [text(token.value) for token in ended.reading.tokens[1:3]]
-    fields = {**_named(ended), "acl.identifier": values[0] if values else ""}
-    if len(values) > 1:
-        fields["acl.rights"] = values[1]
+    identifier, *rights = [text(token.value) for token in ended.reading.tokens[1:3]]
+    fields = {**_named(ended), "acl.identifier": identifier}
+    if rights:
+        fields["acl.rights"] = rights[0]
     yield "mailbox.acl", fields
 
 
 def _fetch(ended: Ended, auditing: Auditing) -> Iterator[Deed]:
     delivery = ended.delivery
     fields = _placed(ended)
-    if delivery is None:
-        yield "message.access", {**fields, **_messages(ended)}
-        return
+    assert delivery is not None
     bulk = delivery.access is Access.CONTENT and delivery.messages >= BULK
     fields["message.access"] = "bulk" if bulk else delivery.access.name.lower()
     fields |= _uids(delivery.uids)
-    if len(delivery.uids) < delivery.messages:  # the server did not say all of them
+    if len(delivery.uids) < delivery.messages and not (delivery.uids and ended.reading.uid):  # not all were said
         fields |= _messages(ended)
     fields["message.count"] = delivery.messages
     fields["message.octets"] = delivery.octets

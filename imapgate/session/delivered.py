@@ -197,7 +197,7 @@ class Delivered:
             shown = lines
         if len(uids) != count:  # one of them is another response, or has its UID elsewhere
             return b"".join([self._piece(line, True) for line in lines.splitlines(keepends=True)])
-        self._octets += len(lines)
+        self._octets += len(shown)
         self._uids[0] += uids
         self._count[0] += count
         if len(self._ids) < IDS_MOST and self._access is Access.HEADERS:
@@ -209,7 +209,7 @@ class Delivered:
     def _piece(self, piece: bytes, ends: bool) -> bytes:
         """Take the next piece of one response; ``ends``: with it the response is whole."""
         shown = self._without_uid(piece, ends) if self._added and not self._taken else piece
-        self._octets += len(piece)
+        self._octets += len(shown)
         if self._header:
             self._headed()
         if len(self._line) < _LINE_MOST:

@@ -113,11 +113,15 @@ def test_every_digit_of_a_hash() -> None:
 
 @pytest.mark.parametrize("place", PLACES, ids=str)
 def test_a_removed_line(place: tuple[str, int]) -> None:
-    """Any removed line is found."""
+    """Any removed line is found, and named where others of its chain stand around it."""
     name, number = place
     lines = history()[name].splitlines(keepends=True)
+    around = [json.loads(line) for line in lines[max(number - 1, 0) : number + 2]]
     del lines[number]
-    assert not judged(changed(name, b"".join(lines))).intact
+    verdict = judged(changed(name, b"".join(lines)))
+    assert not verdict.intact
+    if len(around) == 3 and len({each["chain"] for each in around}) == 1:
+        assert [file.fault.seq for file in verdict.files if file.fault] == [around[1]["seq"]]
 
 
 @pytest.mark.parametrize("place", PLACES, ids=str)
@@ -233,6 +237,37 @@ def test_a_forged_chain_without_checkpoints(bed: Bed) -> None:
     everything = {seq: {"event": "search"} for seq in range(1, 7)}
     verdict = judged({"audit.jsonl": rehashed(bed.path.read_bytes(), everything, "c1")}, open_end=True)
     assert verdict.faults[0].endswith("line 2: seq 2 of chain c1 should be a checkpoint: a chain begins with one")
+
+
+def test_a_removed_chain(bed: Bed) -> None:
+    """A whole process's records that are missing are found by what the next one names."""
+    for _ in range(3):
+        bed.process(1)
+    lines = bed.lines()
+    assert verify([bed.path]).intact
+    bed.path.write_bytes(b"".join(lines[:3] + lines[6:]))
+    (fault,) = verify([bed.path]).faults
+    assert "line 4: what stood before seq 1 of chain " in fault
+
+
+def test_a_chain_that_begins_in_the_middle(bed: Bed) -> None:
+    """Behind another chain only a first record can stand, whatever it names."""
+    bed.process(0)
+    before = bed.records()[-1]["hash"]
+    record = {"chain": "c2", "seq": 5, "event": "audit.checkpoint", "reason": "stopped", "previous": before}
+    bed.path.write_bytes(bed.path.read_bytes() + seal(record, before)[0])
+    (fault,) = verify([bed.path]).faults
+    assert fault.endswith("line 3: what stood before seq 5 of chain c2 is not there")
+
+
+def test_an_end_in_the_middle(bed: Bed) -> None:
+    """Only the last chain of a file may still be open: one in the middle without its end needs its gap recorded."""
+    bed.process(0, chain="c1", stop=False)
+    last = bed.records()[-1]["hash"]
+    record = {"chain": "c2", "seq": 1, "event": "audit.checkpoint", "reason": "started", "previous": last}
+    bed.path.write_bytes(bed.path.read_bytes() + seal(record, first_hash("c2"))[0])
+    (fault,) = verify([bed.path], open_end=True).faults
+    assert "chain c1: seq 1 is its last, and no clean end" in fault
 
 
 def test_a_joint_that_does_not_fit(bed: Bed) -> None:

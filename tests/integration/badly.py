@@ -143,8 +143,12 @@ class Polite(Plugin):
         return Annotate({"polite": "yes"})
 
 
+LOGIN = ("credentials", "route_chosen", "authenticated")
+"""The hooks of a login."""
+
+
 class Raiser(Plugin):
-    """Raises at the hook that the user's name begins with, and says every password it has seen there."""
+    """Raises at the hook that the user's name begins with; at those of a login it says every password it has seen."""
 
     interests = Interests(
         verbs=None,
@@ -168,7 +172,7 @@ class Raiser(Plugin):
     def _raises(self, hook: str, name: str, *arguments: object) -> Any:
         if not (name.startswith(hook) or hook in self._hooks):
             return None
-        error = RuntimeError(f"{hook} of {self._seen}", *arguments, *self._seen)
+        error = RuntimeError(hook, *arguments, *(self._seen if hook in LOGIN else ()))
         if self._later:
             return deferLater(self._clock, 0.001, self._raise, error)
         raise error
@@ -187,7 +191,7 @@ class Raiser(Plugin):
     def capabilities(self, session: Session, names: Sequence[str]) -> Sequence[str]:
         """Raise."""
         if session.user.startswith("capabilities") or "capabilities" in self._hooks:
-            raise RuntimeError(*names, *self._seen)
+            raise RuntimeError(*names)
         return names
 
     def credentials(self, session: Session, credentials: Credentials) -> Any:
@@ -235,9 +239,52 @@ class Raiser(Plugin):
         """Raise."""
         return self._raises("completed", session.user)
 
-    def session_closed(self, session: Session, reason: str) -> None:
+    def session_closed(self, session: Session, reason: str) -> Any:
         """Raise."""
-        self._raises("session_closed", session.user)
+        return self._raises("session_closed", session.user)
+
+
+class ThreadedRaiser(Raiser):
+    """The same in a thread."""
+
+    threaded = True
+
+
+class Teller(Plugin):
+    """Answers junk with the password in it; the option ``how`` says where."""
+
+    interests = Interests(events=frozenset([Event.CREDENTIALS]))
+
+    def __init__(self, options: Options) -> None:
+        self._how = options.text("how")
+
+    def credentials(self, session: Session, credentials: Credentials) -> Any:
+        """Tell."""
+        password = credentials.password.reveal().decode("latin-1")
+        answers: dict[str, Callable[[], object]] = {
+            "text": lambda: Reject("", f"{password}\r\n"),
+            "code": lambda: Reject(f"{password} \n"),
+            "rule": lambda: Reject("", "no", f"{password}\n"),
+            "note": lambda: Annotate({f"{password} ": 1}),
+            "untagged": lambda: Answer((password.encode(),)),
+            "itself": lambda: password,
+            "all": lambda: [credentials, password],
+            "an-error": lambda: ValueError(password),
+        }
+        return answers[self._how]()
+
+
+class Clinging(Plugin):
+    """Never answers about credentials, and raises the password when it is told to stop."""
+
+    interests = Interests(events=frozenset([Event.CREDENTIALS]))
+
+    async def credentials(self, session: Session, credentials: Credentials) -> None:
+        """Wait for ever."""
+        try:
+            await Deferred()
+        except BaseException as error:
+            raise RuntimeError(credentials.password.reveal()) from error
 
 
 class Slow(Plugin):

@@ -225,7 +225,8 @@ def _argument_words(argument: object) -> str:
     """What plugins are shown."""
     match argument:
         case Reading():
-            return (argument.verb.encode() + redacted(argument.command.parts)).decode("utf-8", "backslashreplace")
+            line = argument.verb.encode() + redacted(argument.command.parts)
+            return line.decode("utf-8", "backslashreplace").rstrip()
         case bytes():
             return argument.decode("utf-8", "backslashreplace").replace("\r", "<CR>").replace("\n", "<LF>")
         case Response(_, line, mailbox):

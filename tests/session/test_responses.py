@@ -11,6 +11,7 @@ from imapgate.session.responses import (
     capabilities,
     enables_utf8,
     keyword,
+    mailbox_of,
     masked,
     with_tag,
     without_referral,
@@ -28,6 +29,31 @@ SHOWN = "LITERAL+ SASL-IR ID"
 def test_keyword(line: bytes, word: bytes) -> None:
     """The first word of an untagged line."""
     assert keyword(line) == word
+
+
+@pytest.mark.parametrize(
+    ("line", "mailbox"),
+    [
+        (b'* LIST (\\HasNoChildren) "/" &AOk-\r\n', "é"),
+        (b"* LIST () NIL inbox\r\n", "INBOX"),
+        (b'* lsub () "\\"" "a \\"b\\\\"\r\n', 'a "b\\'),
+        (b'* LIST () "/" "INBOX/x" ("CHILDINFO" ("SUBSCRIBED"))\r\n', "INBOX/x"),
+        (b'* LIST () "/" {5}\r\na" (b\r\n', 'a" (b'),
+        (b'* XLIST (\\Inbox) "/" "x/"\r\n', "x"),
+        (b"* STATUS x (MESSAGES 5)\r\n", "x"),
+        (b"* STATUS {3}\r\na b (MESSAGES 5)\r\n", "a b"),
+        (b'* ACL "a b" eve lrs\r\n', "a b"),
+        (b"* QUOTAROOT x root\r\n", "x"),
+        (b'* METADATA "" (/shared/comment "x")\r\n', ""),
+        (b'* ESEARCH (TAG "a" MAILBOX "x y" UIDVALIDITY 5) UID ALL 1\r\n', "x y"),
+        (b'* ESEARCH (TAG "a") UID ALL 1\r\n', ""),
+        (b"* LIST nonsense\r\n", ""),
+        (b"* FLAGS (x)\r\n", ""),
+    ],
+)
+def test_a49_mailbox_of(line: bytes, mailbox: str) -> None:
+    """A49: the mailbox of a response is one name however it was written."""
+    assert mailbox_of(keyword(line), line) == mailbox
 
 
 @pytest.mark.parametrize(

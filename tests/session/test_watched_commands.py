@@ -146,6 +146,22 @@ def test_a_replaced_command() -> None:
     )
 
 
+def test_a_command_that_is_replaced_by_logout() -> None:
+    """A plugin may have the client leave: once."""
+    watched(
+        """
+        C: a1 DELETE x
+        C: a2 NOOP
+        -> judged client replace LOGOUT
+        C> * BYE Logging out
+        C> a1 OK Logged out
+        <- release
+        <- close client
+        """,
+        DELETE,
+    )
+
+
 def test_what_is_no_command_cannot_be_put_in_the_place_of_one() -> None:
     """A24: the plugin is told before anything is sent: the line is read as if the client had said it."""
     session = logged_in(watching=Watching(ALL))

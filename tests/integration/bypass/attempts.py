@@ -5,9 +5,11 @@ A dialogue finds an account as :mod:`mail` fills it.  One that left everything a
 
 from __future__ import annotations
 
+import re
 import threading
+from collections import defaultdict
 from collections.abc import Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from itertools import count
 from typing import NamedTuple
 
@@ -20,6 +22,7 @@ from tests.integration.parity.player import Account, Transcript, play
 from tests.integration.servers import Server
 
 AT_ONCE = 4
+_REFUSAL = re.compile(rb"[^*+ ]+ (?:NO|BAD) ")
 _numbers = count(1)
 
 
@@ -30,6 +33,8 @@ class Outcome(NamedTuple):
     """What it changed, took away or was shown, as far as that was its goal."""
     ended: bool
     """Whether everything came that it waited for."""
+    answers: bytes
+    """All that the client was sent."""
     transcript: str
 
 
@@ -38,11 +43,12 @@ class Attempts:
 
     def __init__(self, server: Server, gate: Gate) -> None:
         self._server = server
-        self._gate = gate
+        self.gate = gate
         self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix=f"bypass-{server.name}")
         self._outcomes: dict[tuple[str, str], Future[Outcome]] = {}
         self._lock = threading.Lock()
-        self._accounts: dict[str, list[tuple[User, Store]]] = {}
+        self._users: dict[str, list[User]] = defaultdict(list)
+        self._accounts: dict[str, list[tuple[User, Store]]] = defaultdict(list)
 
     def close(self) -> None:
         """Wait for what is being played; drop what was not begun."""
@@ -50,9 +56,15 @@ class Attempts:
 
     def begin(self, dialogues: Iterable[Dialogue]) -> None:
         """Let the threads play these."""
-        for dialogue in dialogues:
-            if (dialogue.goal, dialogue.name) not in self._outcomes:
-                self._outcomes[dialogue.goal, dialogue.name] = self._pool.submit(self._outcome, dialogue)
+        new = [dialogue for dialogue in dialogues if (dialogue.goal, dialogue.name) not in self._outcomes]
+        for dialogue in new:  # before the threads log in anywhere, since servers do not expect both at once
+            self._users[dialogue.goal].append(self._user(dialogue.goal))
+        for dialogue in new:
+            self._outcomes[dialogue.goal, dialogue.name] = self._pool.submit(self._outcome, dialogue)
+
+    def finish(self) -> None:
+        """Wait for everything that was begun."""
+        wait(self._outcomes.values())
 
     def outcome(self, dialogue: Dialogue) -> Outcome:
         """What became of it; it is played now if it was not yet."""
@@ -60,33 +72,40 @@ class Attempts:
         return self._outcomes[dialogue.goal, dialogue.name].result(timeout=120)
 
     def _outcome(self, dialogue: Dialogue) -> Outcome:
-        user, before = self._account(dialogue.goal)
-        transcript = play(dialogue.case, Account(self._gate.host, self._gate.port, user.name, user.password))
+        user, before = self.account(dialogue.goal)
+        transcript = play(dialogue.case, Account(self.gate.host, self.gate.port, user.name, user.password))
         after = store.read(user)
         if after == before:
             with self._lock:
                 self._accounts[dialogue.goal].append((user, before))
-        return Outcome(_reached(dialogue.goal, before, after, transcript), not transcript.timed_out, _text(transcript))
+        answers = [answer for _, told in transcript.sections for answer in told]
+        reached = _reached(dialogue.goal, before, after, answers)
+        return Outcome(reached, not transcript.timed_out, b"".join(answers), _text(transcript))
 
-    def _account(self, goal: str) -> tuple[User, Store]:
-        """Take an account that nobody has changed; the plugins know whom they concern by its name."""
+    def account(self, goal: str) -> tuple[User, Store]:
+        """Take an account that nobody has changed, and what it holds."""
         with self._lock:
-            if free := self._accounts.setdefault(goal, []):
+            if free := self._accounts[goal]:
                 return free.pop()
-            user = new_user(self._server, f"{goal}.{next(_numbers)}")
+            user = self._users[goal].pop() if self._users[goal] else self._user(goal)
         with user.wire() as wire:
             mail.seed(wire, hidden=goal == "folder_acl")
             wire.logout()
         return user, store.read(user)
 
+    def _user(self, goal: str) -> User:
+        """A new user, whose name says which plugin is for it."""
+        return new_user(self._server, f"{goal}{next(_numbers)}")
 
-def _reached(goal: str, before: Store, after: Store, transcript: Transcript) -> list[str]:
+
+def _reached(goal: str, before: Store, after: Store, answers: list[bytes]) -> list[str]:
     if goal == "readonly":
         return store.changed(before, after)
     if goal == "organise":
         return store.lost(before, after)
     hidden = [change for change in store.changed(before, after) if mail.shows(change.encode())]
-    shown = mail.shows(b"".join(answer for _, answers in transcript.sections for answer in answers))
+    # A refusal repeats what the client has said.
+    shown = mail.shows(b"".join(answer for answer in answers if not _REFUSAL.match(answer)))
     return [*hidden, f"shown: …{shown}…"] if shown else hidden
 
 

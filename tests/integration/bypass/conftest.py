@@ -14,9 +14,9 @@ from tests.integration.gate import gate_for
 from tests.integration.servers import Server
 
 PLUGINS = [
-    {"use": "readonly", "level": "none", "users": ["readonly.*"]},
-    {"use": "readonly", "name": "organise", "level": "organise", "users": ["organise.*"]},
-    {"use": "folder_acl", "users": ["folder_acl.*"], "rules": [{"folders": mail.PATTERNS, "access": "none"}]},
+    {"use": "readonly", "level": "none", "users": ["readonly*"]},
+    {"use": "readonly", "name": "organise", "level": "organise", "users": ["organise*"]},
+    {"use": "folder_acl", "users": ["folder_acl*"], "rules": [{"folders": mail.PATTERNS, "access": "none"}]},
 ]
 """The users' names begin with what their dialogues try."""
 EXTRA_VERBS = ["NOTIFY", "RLIST", "RLSUB", "XMOVE", "URLFETCH", "GENURLAUTH"]
@@ -26,7 +26,15 @@ AttemptsOn = Callable[[str], Attempts]
 
 
 @contextmanager
-def _attempts(start_server: Callable[[str], Server], **tables: Any) -> Iterator[AttemptsOn]:
+def _attempts(
+    request: pytest.FixtureRequest, start_server: Callable[[str], Server], fixture: str, **tables: Any
+) -> Iterator[AttemptsOn]:
+    """Attempts on each server through a gate of its own; what this run asks of them is begun at once."""
+    chosen = [
+        (item.callspec.params["server_name"], item.callspec.params["dialogue"])
+        for item in request.session.items
+        if isinstance(item, pytest.Function) and fixture in item.fixturenames and "dialogue" in item.callspec.params
+    ]
     running: dict[str, Attempts] = {}
     with ExitStack() as stack:
 
@@ -36,20 +44,21 @@ def _attempts(start_server: Callable[[str], Server], **tables: Any) -> Iterator[
                 gate = stack.enter_context(gate_for(server, extra_verbs=EXTRA_VERBS, **tables))
                 running[server_name] = Attempts(server, gate)
                 stack.callback(running[server_name].close)
+                running[server_name].begin(dialogue for name, dialogue in chosen if name == server_name)
             return running[server_name]
 
         yield on
 
 
 @pytest.fixture(scope="session")
-def guarded(start_server: Callable[[str], Server]) -> Iterator[AttemptsOn]:
+def guarded(request: pytest.FixtureRequest, start_server: Callable[[str], Server]) -> Iterator[AttemptsOn]:
     """Give the attempts on a server, by its name, through a gate with the plugins."""
-    with _attempts(start_server, plugin=PLUGINS) as on:
+    with _attempts(request, start_server, "guarded", plugin=PLUGINS) as on:
         yield on
 
 
 @pytest.fixture(scope="session")
-def unguarded(start_server: Callable[[str], Server]) -> Iterator[AttemptsOn]:
+def unguarded(request: pytest.FixtureRequest, start_server: Callable[[str], Server]) -> Iterator[AttemptsOn]:
     """Give the attempts on a server, by its name, through a gate without plugins."""
-    with _attempts(start_server) as on:
+    with _attempts(request, start_server, "unguarded") as on:
         yield on

@@ -21,11 +21,13 @@ Store = dict[str, str]
 """What there is -> how it is, such as ``Work/1 flags`` -> ``\\Seen``."""
 
 _FOLDER = re.compile(rb'\* LIST \(([^)]*)\) "/" "?(.*?)"?\r\n')
+_MARKED = re.compile(rb" ?\\(?:Un)?Marked", re.IGNORECASE)
+"""Whether anything is new in a folder, as far as the server knows just now."""
 _TOLD = re.compile(rb"\* OK \[(UIDVALIDITY|UIDNEXT) (\d+)\]")
+_FETCH = re.compile(rb"\* \d+ FETCH ")
 _UID = re.compile(rb"\bUID (\d+)")
 _FLAGS = re.compile(rb"\bFLAGS \(([^)]*)\)")
 _MAILBOXID = re.compile(rb"MAILBOXID \(([^)]+)\)")
-_EXPIRE = b"/shared/vendor/cmu/cyrus-imapd/expire"
 _KEPT_FILES = frozenset(["subscriptions", "dovecot-acl", "dovecot-keywords", "attributes"])
 """Dovecot's files, besides those of messages, whose contents somebody would miss."""
 
@@ -34,44 +36,39 @@ _LASTING = (" message", " folder", " rights", " annotations")
 
 def read(user: User) -> Store:
     """All that the server keeps for this user."""
-    is_cyrus = isinstance(user.server, Cyrus)
     store: Store = {}
     with user.wire() as wire:
-        everywhere = (b'LIST "" *', b'LSUB "" *', b'GETMETADATA "" (/private/comment)', b"GETQUOTAROOT INBOX")
-        folders, subscriptions, annotations, quota = ask(wire, everywhere)
-        store["subscriptions"] = _text(sorted(subscriptions))
-        store["server annotations"] = _text(annotations)
-        store["quota"] = _text(quota)
-        for line in folders:
-            folder = _FOLDER.match(line)
-            assert folder is not None, line
-            store[f"{folder[2].decode()} attributes"] = folder[1].decode()
-            if b"\\Noselect" not in folder[1]:
-                store.update(_folder(wire, folder[2], annotations=is_cyrus))
-                if isinstance(user.server, Cyrus):
-                    store.update(_cyrus_files(user.server, wire, folder[2]))
+        answers = ask(wire, (b'LIST "" *', b'LSUB "" *', b'GETMETADATA "" (/private/comment)', b"GETQUOTAROOT INBOX"))
+        folders = [found for answer in answers if (found := _FOLDER.match(answer))]
+        store["the account"] = _text(sorted(answer for answer in answers if not _FOLDER.match(answer)))
+        for attributes, folder in (found.groups() for found in folders):
+            store[f"{folder.decode()} attributes"] = _MARKED.sub(b"", attributes).decode()
+            store.update(_folder(wire, folder, is_cyrus=isinstance(user.server, Cyrus)))
+            if isinstance(user.server, Cyrus):
+                store.update(_cyrus_files(user.server, wire, folder))
     if isinstance(user.server, Dovecot):
         store.update(_dovecot_files(user.server.maildir(user.name).parent))
     return store
 
 
-def _folder(wire: Wire, folder: bytes, *, annotations: bool) -> Iterator[tuple[str, str]]:
+def _folder(wire: Wire, folder: bytes, *, is_cyrus: bool) -> Iterator[tuple[str, str]]:
+    """Everything in one folder; of one that may not be looked at, who says so."""
     name = folder.decode()
-    items = b"FLAGS INTERNALDATE BODY.PEEK[]" + b" ANNOTATION (/comment value)" * annotations
-    opened, messages, rights, entries = ask(
+    answers = ask(
         wire,
-        [
+        (
             b'EXAMINE "%b"' % folder,
-            b"UID FETCH 1:* (UID %b)" % items,
+            b"UID FETCH 1:* (UID FLAGS INTERNALDATE BODY.PEEK[]%b)" % (b" ANNOTATION (/comment value)" * is_cyrus),
+            b'GETMETADATA "%b" (/private/comment%b)' % (folder, b" /shared/vendor/cmu/cyrus-imapd/expire" * is_cyrus),
             b'GETACL "%b"' % folder,
-            b'GETMETADATA "%b" (/private/comment /shared/comment %b)' % (folder, _EXPIRE * annotations),
-        ],
+        ),
     )
-    told = dict(_TOLD.findall(b"".join(opened)))
-    yield f"{name} folder", told[b"UIDVALIDITY"].decode()
-    yield f"{name} next", told[b"UIDNEXT"].decode()
-    yield f"{name} rights", _text(rights)
-    yield f"{name} annotations", _text(entries)
+    told = dict(_TOLD.findall(b"".join(answers)))
+    yield f"{name} folder", told.get(b"UIDVALIDITY", b"not opened").decode()
+    yield f"{name} next", told.get(b"UIDNEXT", b"not opened").decode()
+    yield f"{name} rights", _text(answer for answer in answers if answer.startswith(b"* ACL"))
+    yield f"{name} annotations", _text(answer for answer in answers if answer.startswith(b"* METADATA"))
+    messages = [answer for answer in answers if _FETCH.match(answer)]
     for response in messages:
         uid, flags = _UID.search(response), _FLAGS.search(response)
         assert uid is not None and flags is not None, response
@@ -86,11 +83,10 @@ def _text(lines: Iterable[bytes]) -> str:
 
 
 def _cyrus_files(server: Cyrus, wire: Wire, folder: bytes) -> Iterator[tuple[str, str]]:
-    found = _MAILBOXID.search(b"".join(wire.ok(b'STATUS "%b" (MAILBOXID)' % folder)))
-    assert found is not None, folder
-    mailbox = found[1].decode()
-    files = (server.directory / "mail" / "uuid" / mailbox[0] / mailbox[1] / mailbox).glob("*.")
-    yield f"{folder.decode()} files", " ".join(sorted(path.name for path in files))
+    if found := _MAILBOXID.search(b"".join(ask(wire, [b'STATUS "%b" (MAILBOXID)' % folder]))):
+        mailbox = found[1].decode()
+        files = (server.directory / "mail" / "uuid" / mailbox[0] / mailbox[1] / mailbox).glob("*.")
+        yield f"{folder.decode()} files", " ".join(sorted(path.name for path in files))
 
 
 def _dovecot_files(home: Path) -> Iterator[tuple[str, str]]:

@@ -132,6 +132,15 @@ def test_the_scanner_goes_away() -> None:
     assert scanned.received() == []
 
 
+def test_half_an_answer() -> None:
+    """What looks like a verdict and was cut off is none."""
+    scanned = Scanned().begun()
+    outcome = scanned.end(CLEAN[:-1])
+    assert outcome.pending
+    scanned.protocol.connectionLost(Failure(ConnectionDone()))
+    assert [type(error) for error in outcome.errors] == [ScanFailed]
+
+
 def test_an_answer_before_the_end() -> None:
     """A scanner that has seen enough is sent no more, and its answer counts at the end."""
     scanned = Scanned().begun()
@@ -149,6 +158,7 @@ class TestBackPressure:
         """While the transport is full, a piece is not yet taken."""
         scanned = Scanned().begun()
         producer = scanned.producer
+        assert scanned.transport.streaming  # it is told when to wait, not when to send
         producer.pauseProducing()
         taken: list[Any] = []
         scanned.send(b"hello").addCallback(taken.append)

@@ -89,6 +89,7 @@ def shown(plugin: FolderAcl, name: str, user: str = "alice") -> bool:
         "UID REPLACE 1 Secret {5}",
         "GETQUOTA Secret",
         "GETQUOTA Se&AGM-ret/Below",
+        "SETQUOTA Se&AGM-ret/Below (STORAGE 1)",
         "SETQUOTA Secret (STORAGE 1)",
         "GETQUOTAROOT Secret",
         "GETACL Secret",
@@ -108,7 +109,7 @@ def shown(plugin: FolderAcl, name: str, user: str = "alice") -> bool:
 def test_a_hidden_folder_is_missing(text: str | bytes) -> None:
     """Whatever names it, however it is written and by whatever name, is told that there is no such mailbox."""
     verdict = judged(text)
-    if "GETQUOTA Se&" in str(text):
+    if "QUOTA Se&" in str(text):
         assert verdict == NOT_UNDERSTOOD
     else:
         assert isinstance(verdict, Reject)
@@ -176,6 +177,7 @@ def test_a_command_that_is_not_known_is_refused(text: str) -> None:
         "RENAME Play Games",
         "DELETE Work",
         "ESEARCH ALL",
+        "ESEARCH RETURN (ALL) ALL",
         "ESEARCH IN (selected) RETURN (ALL) ALL",
         "ESEARCH IN (Selected-Delayed) ALL",
         'GETQUOTA ""',
@@ -188,6 +190,40 @@ def test_all_else_passes(text: str) -> None:
     other_users = {**HIDDEN, "users": ["bob"]}
     plugin = acl(other_users) if text == "XEXTRA 1" else None
     assert judged(text, plugin) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("NOOP", "LOGOUT", "ID NIL", "NAMESPACE", "CHECK", "UNSELECT", "SEARCH ALL", "UID FETCH 1 FLAGS"),
+        *('LSUB "" *', 'XLIST "" *', 'CANCELUPDATE "a"', "SORT (DATE) UTF-8 ALL", "UID THREAD REFS UTF-8 ALL"),
+    ],
+)
+def test_what_names_no_folder_passes(text: str) -> None:
+    """Wherever nothing is allowed, a client may still ask for that."""
+    assert judged(text, acl(default="none")) is None
+
+
+def test_the_server_is_no_folder() -> None:
+    """Where nothing is allowed, the server's own metadata may still be read."""
+    assert (
+        judged('GETMETADATA "" /shared/comment', acl({"folders": ["INBOX"], "access": "full"}, default="none")) is None
+    )
+
+
+def test_who_may_do_everything() -> None:
+    """A rule that gives access alone restricts nobody: even what is not known passes."""
+    assert judged("XEXTRA 1", acl({"folders": ["*"], "access": "full"})) is None
+
+
+def test_what_it_asks_for() -> None:
+    """It looks at every command, at all responses that name a folder, and at what has selected one."""
+    interests = acl().interests
+    assert interests.verbs is None
+    assert interests.completions == {"SELECT", "EXAMINE"}
+    words = "LIST LSUB XLIST SCAN STATUS ESEARCH METADATA ANNOTATION ACL MYRIGHTS LISTRIGHTS QUOTAROOT"
+    assert " ".join(sorted(interests.responses)) == " ".join(sorted(words.split(" ")))
+    assert interests.message
 
 
 def test_a_folder_that_may_be_read_is_opened_for_reading() -> None:
@@ -274,6 +310,13 @@ class TestPipelining:
         self.complete("SELECT INBOX (BOGUS)", "Archive")
         assert self.judge("STORE 1 +FLAGS (x)") == READ_ONLY
 
+    def test_only_what_is_over_counts_no_longer(self) -> None:
+        """What was asked for behind the SELECT that has ended still counts."""
+        self.judge("SELECT INBOX")
+        self.judge("EXAMINE Archive")
+        self.complete("SELECT INBOX", "INBOX")
+        assert self.judge("STORE 1 +FLAGS (x)") == READ_ONLY
+
     def test_it_counts_no_longer_than_it_is_selected(self) -> None:
         """Once another is selected, changes pass; a SELECT that never ended is over as well."""
         self.judge("SELECT Archive")
@@ -320,7 +363,7 @@ def test_responses_that_speak_of_a_hidden_folder_are_withheld(keyword: str) -> N
         ("METADATA", b'METADATA "" (/shared/comment "x")', True),
         ("STATUS", b"STATUS ? (MESSAGES 1)", False),
         ("ESEARCH", b'ESEARCH (TAG "a") UID ALL 1', True),
-        ("ESEARCH", b'ESEARCH (TAG "a" mailbox x UIDVALIDITY 1) UID ALL 1', False),
+        ("ESEARCH", b'ESEARCH (TAG "a" mailbox "" UIDVALIDITY 1) UID ALL 1', False),
     ],
 )
 def test_responses_that_name_no_folder(keyword: str, line: bytes, passes: bool) -> None:
@@ -348,6 +391,7 @@ def test_a_folder_above_a_hidden_one_is_not_renamed(sent: str) -> None:
         (["Wo*ret"], "Play", True),
         (["Wo[r]k/x"], "Work", False),
         (["WORK/SECRET"], "Work", False),
+        (["Wor"], "Work", True),
     ],
 )
 def test_what_may_be_below(folders: list[str], name: str, safe: bool) -> None:
@@ -362,6 +406,8 @@ def test_what_is_below_an_allowed_folder() -> None:
         {"folders": ["Work*", "New"], "access": "full"}, {"folders": ["Play"], "access": "full"}, default="none"
     )
     assert judged("RENAME Work New", plugin) is None
+    narrow = acl({"folders": ["Work", "Work?", "New"], "access": "full"}, default="none")
+    assert judged("RENAME Work New", narrow) == Reject("NOPERM", "This mailbox cannot be renamed here", "default")
     assert judged("RENAME Play New", plugin) == Reject("NOPERM", "This mailbox cannot be renamed here", "default")
 
 
@@ -432,8 +478,13 @@ class TestRules:
         """An accent is the same whether it is a character of its own or not."""
         assert not shown(acl({"folders": ["Caf\u00e9"], "access": "none"}), "Cafe\u0301")
 
+    def test_of_two_rules_that_take_away_the_stricter_one_holds(self) -> None:
+        """By one of its other names a folder may fit a second rule, which gives nothing back."""
+        assert not shown(acl(HIDDEN, {"folders": ["secret*"], "access": "read"}), "INBOX.Secret")
+
     def test_a_rule_without_folders(self) -> None:
         """It is for all of them."""
+        assert not shown(acl({"users": ["alice"], "access": "none"}), "Work")
         assert not shown(acl({"users": ["alice"], "access": "none"}), "INBOX")
         assert shown(acl({"folders": [], "access": "none"}), "INBOX")
 

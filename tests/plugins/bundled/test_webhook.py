@@ -23,6 +23,7 @@ from imapgate.plugins.api import (
     Completion,
     Disconnect,
     Event,
+    Interests,
     Mailbox,
     Message,
     OptionError,
@@ -247,6 +248,7 @@ class TestInterests:
         interests = PLUGIN(options(url=URL)).interests
         assert interests.verbs is None
         assert (interests.completions, interests.message, interests.events) == (frozenset(), 0, frozenset())
+        assert PLUGIN(options(url=URL, verbs=["MOVE"])).interests == Interests(verbs=frozenset(["MOVE"]))
 
     def test_chosen(self) -> None:
         """Some commands and their completions, some events, and messages."""
