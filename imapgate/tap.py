@@ -59,9 +59,16 @@ class Options(usage.Options):
         """
         if self["config"] is not None:
             return load(self["config"])
+        return self.described(self["upstream"], self["listen"])
+
+    def described(self, upstream: str, listen: str) -> Configuration:
+        """The configuration of a gate between these two that the other options describe.
+
+        :raise ConfigurationError: it cannot be used.
+        """
         return from_options(
-            self["upstream"],
-            self["listen"],
+            upstream,
+            listen,
             pool_mode=self["pool-mode"] or "session",
             audit_log=self["audit-log"],
             plugins=self["plugin"],
@@ -79,7 +86,7 @@ def makeService(options: Options) -> IService:
     try:
         if options["demo"]:
             demo = DemoService()
-            configuration = from_options(demo.upstream, LISTEN, control=options["control"])
+            configuration = options.described(demo.upstream, LISTEN)
         else:
             configuration = options.configuration()
         parent: dict[str, object] = options.parent or {}

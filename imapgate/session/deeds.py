@@ -56,6 +56,7 @@ class Ended(NamedTuple):
 _COPYUID = re.compile(rb"(%b) (%b) (%b)\Z" % (NUMBER, UIDS, UIDS))
 _APPENDUID = re.compile(rb"(%b) (%b)\Z" % (NUMBER, UIDS))
 _NUMBER = re.compile(NUMBER)
+_EXACT = re.compile(UIDS)
 
 
 def deeds(ended: Ended, auditing: Auditing) -> Iterator[Deed]:
@@ -102,8 +103,9 @@ def _messages(ended: Ended) -> Fields:
     """Which messages the command names: by UID where that is known, else as it named them."""
     if ended.known is not None:
         return {**_uids(ended.known), "message.count": len(ended.known)}
-    name = "message.uids" if ended.reading.uid else "message.sequence"
-    return {name: text(ended.reading.sequence)}
+    sequence = ended.reading.sequence
+    name = "message.uids" if ended.reading.uid and _EXACT.fullmatch(sequence) else "message.sequence"
+    return {name: text(sequence)}
 
 
 def _uids(uids: Sequence[int]) -> Fields:

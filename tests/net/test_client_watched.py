@@ -16,7 +16,6 @@ from imapgate.model.verdict import Disconnect, Reject, Verdict
 from imapgate.net import client as module
 from imapgate.net.client import ClientProtocol
 from imapgate.net.proxy_protocol import TrustedProxies
-from imapgate.pooling.connection import Terms
 from imapgate.session.effects import Auditing
 from tests.audit.trails import Bed
 from tests.net.sessions import IMPLICIT, LOGIN, OK, PLAINTEXT, STARTTLS, UPSTREAM_GREETING, Session, mailbox
@@ -400,10 +399,10 @@ def test_both_sides_are_judged() -> None:
 @pytest.mark.parametrize("way", ["client", "upstream", "stopped"])
 def test_a51_gone_while_a_response_is_judged(way: str) -> None:
     """Whoever goes first, the connection is nobody's afterwards, and nothing more is said of the response."""
-    oracle, disk = Oracle(EVERYTHING, "completed NOOP"), Disk(durable=False)
+    oracle, disk = Oracle(EVERYTHING, "completed CREATE"), Disk(durable=False)
     session = Watched(oracle, disk=disk, made=mailbox()).enters()
     session.upstream.dataReceived(b"g2 OK done\r\n")
-    session.says(b"b NOOP\r\n")
+    session.says(b"b CREATE Box\r\n")
     session.upstream_wire.clear()
     session.upstream.dataReceived(b"g3 OK done\r\n")
     assert session.upstream_held == ["verdict awaited"]
@@ -432,10 +431,10 @@ def test_a51_gone_while_a_response_is_judged(way: str) -> None:
 
 def test_mailbox_mode_gives_back_after_the_verdict() -> None:
     """A connection is not given back while its last response is judged, and is free of the verdict then."""
-    oracle = Oracle(EVERYTHING, "completed NOOP")
+    oracle = Oracle(EVERYTHING, "completed CREATE")
     session = Watched(oracle, made=mailbox()).enters()
     session.upstream.dataReceived(b"g2 OK done\r\n")
-    session.says(b"b NOOP\r\n")
+    session.says(b"b CREATE Box\r\n")
     session.upstream_wire.clear()
     session.upstream.dataReceived(b"g3 OK done\r\n")
     assert session.made.stages() == ["leased"]
@@ -686,13 +685,15 @@ def test_a_client_that_takes_nothing_while_the_disk_is_awaited() -> None:
 
 
 def test_timers_go_on_while_the_disk_is_awaited() -> None:
-    """A time limit that passes then ends the session behind what it waits for."""
+    """A look at a time limit that comes then is followed by the next, when it goes on."""
     session, disk = durable()
     stored(session)
-    session.clock.pump([DEFAULTS.client_idle / 8] * 10)
+    session.clock.advance(DEFAULTS.client_idle / 8)
     assert session.wire.read() == b""
     disk.writes()
-    assert session.wire.read().startswith(b"b OK created\r\n* BYE ")
+    assert session.wire.read() == b"b OK created\r\n"
+    session.clock.pump([DEFAULTS.client_idle / 8] * 8)
+    assert session.wire.read().startswith(b"* BYE ")
 
 
 def test_mailbox_mode_gives_back_when_it_is_on_disk() -> None:
@@ -711,8 +712,8 @@ def test_mailbox_mode_gives_back_when_it_is_on_disk() -> None:
 
 
 def test_mailbox_mode_gone_while_the_disk_is_awaited() -> None:
-    """A connection whose last command is done is as good as ever for the next session, though its client has gone."""
-    session, disk = durable(made=mailbox(Terms(keep=1)))
+    """A connection whose last command is done goes back as ever, though its client has gone."""
+    session, disk = durable(made=mailbox())
     session.upstream.dataReceived(b"g2 OK done\r\n")
     session.says(b"b CREATE Box\r\n")
     session.upstream_wire.clear()
@@ -722,7 +723,8 @@ def test_mailbox_mode_gone_while_the_disk_is_awaited() -> None:
     assert session.upstream_held == []
     assert session.upstream_wire.read() == b"g4 NOOP\r\n"
     session.upstream.dataReceived(b"g4 OK done\r\n")
-    assert session.made.stages() == ["idle"]
+    drop(session.upstream, session.upstream_wire)
+    assert session.made.stages() == []
     disk.writes()
     assert disk.events[-2:] == ["mailbox.create ok", "session.close ok"]
 

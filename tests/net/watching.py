@@ -23,7 +23,7 @@ EVENTS = Interests(events=frozenset(Event))
 COMMANDS = Interests(verbs=None)
 EVERYTHING = Interests(
     verbs=None,
-    completions=frozenset(["NOOP", "SELECT"]),
+    completions=frozenset(["CREATE", "SELECT"]),
     responses=frozenset(["EXISTS"]),
     events=frozenset(Event),
     capabilities=True,
