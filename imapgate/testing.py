@@ -172,7 +172,7 @@ class Harness:
             link, interests=interests, mask=lambda listed: self._mask(capability.after_login(listed))
         )
         self._loop.perform(self._core.answered(granted))
-        self._client = b""
+        self._client = self._client.partition(b"\r\n")[2]  # the login's completion is nobody's to see
 
     def _mask(self, listed: bytes) -> bytes:
         return " ".join(self._chain.capabilities(listed.decode().split())).encode()
@@ -186,7 +186,7 @@ class Harness:
 
     def _send_upstream(self, effect: wants.SendUpstream) -> None:
         self._upstream += effect.data
-        self._tag = ([self._tag] + _TAGS.findall(effect.data))[-1]
+        self._tag = [self._tag, *_TAGS.findall(effect.data)][-1]
 
     def _ask(self, effect: wants.Ask) -> None:
         question = effect.question

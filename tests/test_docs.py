@@ -14,6 +14,7 @@ import pytest
 from imapgate.cli import _parser
 from imapgate.config import parse
 from imapgate.errors import ConfigurationError
+from imapgate.plugins.loading import Entry, load
 from imapgate.tap import Options
 from tests.config.configurations import CONF
 
@@ -65,6 +66,16 @@ def test_configurations(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(variable, "canary")
     faults = [fault for example in blocks(page, "toml") for fault in faults_of(example)]
     assert [fault for fault in faults if not PARTIAL.search(fault)] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_plugins(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every plugin in a TOML example can be loaded with its options; that of the tutorial, too."""
+    monkeypatch.syspath_prepend(CLONE / "docs" / "_examples" / "keepfolders")
+    for example in blocks(page, "toml"):
+        tables = tomllib.loads(example).get("plugin", [])
+        entries = [Entry(table.pop("use"), table, CONF, table.pop("name", "")) for table in tables]
+        assert len(load(entries)) == len(tables)
 
 
 @pytest.mark.parametrize(("page", "command"), commands())

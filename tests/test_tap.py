@@ -47,3 +47,14 @@ def test_options_make_a_configuration(tmp_path: Path) -> None:
     configuration = _configured("--pool-mode", "mailbox", "--control", str(path))
     assert configuration.upstreams["main"].pool_mode is PoolMode.MAILBOX
     assert configuration.admin.control == path
+
+
+def test_the_demonstration_takes_them_too(tmp_path: Path) -> None:
+    """What is given beside --demo is not ignored."""
+    options = Options()
+    trail = tmp_path / "audit.jsonl"
+    options.parseOptions(["--demo", "--audit-log", str(trail), "--plugin", "a.B", "--plugin", "c.D"])
+    configuration = options.described(BOTH[1], BOTH[3])
+    assert configuration.audit is not None
+    assert configuration.audit.file == trail
+    assert [plugin.use for plugin in configuration.plugins] == ["a.B", "c.D"]

@@ -29,7 +29,7 @@ class AuditFields(_Directive):
 
 def _kind(field: Mapping[str, Any]) -> str:
     if "enum" in field:
-        return "string, see below" if len(field["enum"]) > 4 else "string"
+        return "string, as above"
     if "const" in field:
         return str(field["const"])
     kinds = field["type"]

@@ -388,7 +388,7 @@ _IN_NAME = re.compile(r"_([af]\d{1,2})(?=_)")
 
 
 def tests_by_number() -> dict[str, set[str]]:
-    """Return the test modules that name a threat in their docstring, or in a test's name or docstring, by its number."""
+    """Return the test modules that name a threat in their docstring, or in a test's, or in its name; by its number."""
     found: dict[str, set[str]] = {}
     for path in sorted(TESTS.rglob("test_*.py")):
         module = ast.parse(path.read_text())

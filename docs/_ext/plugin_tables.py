@@ -43,6 +43,7 @@ def _plain(text: str) -> str:
     """A docstring as a sentence of a page: no cross-references, which it cannot have here."""
     text = re.sub(r"\(?THREATS ([AF]\d+)\)?", r"", " ".join(text.split()))
     text = _ROLE.sub(r"``\1``", text.replace("``* ``", "``*``"))
+    text = re.sub(r"'(\w+)'", r"``\1``", text)
     return _SINGLE.sub(r"``\1``", text).replace(" ;", ";").replace(" .", ".").strip()
 
 
@@ -140,7 +141,7 @@ _SELF_EVIDENT = {
     ("Answer", "text"): "what the client is told at the end",
     ("Disconnect", "text"): "the client's last line",
     ("Disconnect", "rule"): "as above",
-    ("Annotate", "fields"): "names (``a``–``z``, digits, ``_``, ``.``, ``-``) and texts, whole numbers or booleans",
+    ("Annotate", "fields"): "names (small letters, digits, ``_``, ``.``, ``-``) and texts, whole numbers or booleans",
     ("Mailbox", "read_only"): "opened by EXAMINE, or not to be changed",
     ("Message", "mailbox"): "where it is to be stored",
     ("Response", "keyword"): "its first word; of ``* 3 EXISTS`` it is ``EXISTS``",

@@ -335,6 +335,8 @@ class ClientProtocol(Protocol):
         lease, self.lease = self.lease, None
         upstream, self._upstream = self._upstream, None
         if lease is not None and upstream is not None:
+            self._judged_upstream = False
+            lease.protocol.valve.free(Reason.VERDICT)
             self._sink.forget(lease.protocol.valve)
             self._upstream_sink.stopProducing()
             self._valve.free(Full.UPSTREAM)

@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure as TwistedFailure
 
 from imapgate.audit.trail import TrailFailed
+from imapgate.log import log
 from imapgate.model import capability
 from imapgate.model.failure import Failure
 from imapgate.model.secret import Credentials
@@ -102,7 +103,8 @@ class Watch:
             valve.hold(Awaited.RECORD)
 
         def unrecorded(reason: TwistedFailure) -> None:
-            reason.trap(TrailFailed)
+            if not reason.check(TrailFailed):
+                log.failure("the audit trail failed unexpectedly", reason)
             self._go_on(loop, _SENDING)
             failed()
 

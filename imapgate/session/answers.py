@@ -22,7 +22,7 @@ from imapgate.session.effects import Ask, Granted, Judge, Judgement, Side
 from imapgate.session.intake import Intake
 from imapgate.session.outbox import Outbox
 from imapgate.session.relay import Relay
-from imapgate.session.responses import STATUS, keyword, mailbox_of
+from imapgate.session.responses import STATUS, WORD, keyword, mailbox_of
 from imapgate.session.states import Head
 from imapgate.session.witness import Witness
 from imapgate.wire.scanner import LINE, LITERAL, TEXT
@@ -100,7 +100,7 @@ class WatchedAnswers(Relay):
         hook: str,
         arguments: tuple[object, ...],
         then: Then,
-        parse: Callable[[bytes], Reading] | None = None,
+        parse: Callable[[bytes], Reading | Response] | None = None,
     ) -> None:
         self._then[side] = then
         self._out.effect(Ask(Judge(side, hook, arguments, parse)))
@@ -231,7 +231,7 @@ class WatchedAnswers(Relay):
 
     def _response(self, word: bytes, line: bytes) -> None:
         response = Response(word.decode("ascii"), line[2:-2], mailbox_of(word, line))
-        self._ask(Side.UPSTREAM, "untagged", (response,), partial(self._response_judged, line))
+        self._ask(Side.UPSTREAM, "untagged", (response,), partial(self._response_judged, line), _replacement)
 
     def _response_judged(self, line: bytes, verdict: Verdict) -> None:
         if isinstance(verdict, Replace):
@@ -265,6 +265,19 @@ class WatchedAnswers(Relay):
         else:
             self._witness.tell()
             self._out.client(line)
+
+
+def _replacement(line: bytes) -> Response:
+    """Read what a plugin would put in a response's place.
+
+    :raise ValueError: it is none.
+    """
+    whole = b"* %b\r\n" % line
+    number, *words = line.split(None, 2)
+    word = words[0].upper() if words and number.isdigit() else keyword(whole)
+    if word == b"PREAUTH" or not WORD.match(word):
+        raise ValueError("no untagged response, such as 3 EXISTS")
+    return Response(word.decode("ascii"), line, mailbox_of(word, whole))
 
 
 def _completion(line: bytes) -> Completion:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from imapgate.model import capability
 from imapgate.model.failure import Failure
+from imapgate.model.passing import Response
 from imapgate.model.pool_mode import PoolMode
 from imapgate.model.reading import Reading
 from imapgate.model.secret import Credentials, Secret
@@ -192,13 +193,13 @@ class Judge(NamedTuple):
     """Ask the plugins about what has come from one side.
 
     :ivar hook: what they are asked, as :class:`imapgate.plugins.api.IPlugin` names it
-    :ivar parse: reads what they would put in a command's place
+    :ivar parse: reads what they would put in the place of a command, or of a response
     """
 
     side: Side
     hook: str
     arguments: tuple[object, ...]
-    parse: Callable[[bytes], Reading] | None = None
+    parse: Callable[[bytes], Reading | Response] | None = None
 
 
 class Auditing(NamedTuple):

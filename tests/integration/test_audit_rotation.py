@@ -92,7 +92,7 @@ def _compress(path: Path) -> None:
 
 @pytest.mark.parametrize("durability", ["durable", "buffered"])
 def test_logrotate(dovecot: Dovecot, user: NewUser, durability: str) -> None:
-    """Renamed, SIGHUP, and compressed later, 5 times under load: one chain through 6 files, and every OK is in it."""
+    """Renamed, SIGHUP, and compressed later, 5 times under load: one chain through 6 files, every OK in it (A48)."""
     with gate_for(dovecot, **audit(durability)) as gate:
         path = trail_of(gate)
         with load(gate, user(dovecot)) as callers:

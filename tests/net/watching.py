@@ -1,4 +1,4 @@
-"""A gate whose sessions are watched: a plugin that answers when it is told to, and a trail that is on disk when told."""
+"""A gate whose sessions are watched: a plugin that answers when told to, and a trail that is on disk when told to."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from twisted.internet.task import Clock
 
 from imapgate.audit.trail import Trail, TrailFailed
 from imapgate.model.verdict import Event, Interests, Verdict
-from imapgate.net.client import ClientProtocol
 from imapgate.net.gate import Door
 from imapgate.plugins.api import Command, Completion, Credentials, Options, Plugin, Response, Route, Session
 from imapgate.plugins.loading import Loaded
@@ -166,9 +165,7 @@ def watched(
         trail = cast("Trail", disk)
         auditing = Auditing(disk.durable, made.clock.seconds, lambda: disk.failing, lambda criteria: {})
     report = ([] if faults is None else faults).append
-    loaded = [
-        Loaded(f"plugin{number}", one, one.interests, timeout=60.0) for number, one in enumerate(plugins, 1)
-    ]
+    loaded = [Loaded(f"plugin{number}", one, one.interests, timeout=60.0) for number, one in enumerate(plugins, 1)]
     asked = Plugins(loaded, made.clock, defer_to_thread=_never, report=report) if plugins else None
     return made._replace(gate=made.gate._replace(plugins=asked, trail=trail, auditing=auditing))
 
@@ -224,5 +221,3 @@ class Watched(sessions.Session):
         clock: Clock = self.clock
         clock.pump([30.0] * 4)
         assert not clock.getDelayedCalls()
-
-

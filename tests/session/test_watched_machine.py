@@ -39,7 +39,7 @@ WATCHING = st.sampled_from(
         Watching(auditing=True, durable=True),
     ]
 )
-RECORDED = (b"CREATE", b"SELECT", b"EXAMINE", b"DELETE", b"RENAME", b"APPEND", b"CLOSE", b"FETCH", b"STORE", b"EXPUNGE")
+RECORDED = (b"CREATE", b"SELECT", b"EXAMINE", b"DELETE", b"RENAME", b"APPEND", b"FETCH", b"STORE", b"EXPUNGE")
 OWN_QUESTIONS = (b"FETCH 1 (UID)", b"UID SEARCH DELETED")
 OUTCOMES = {"ok", "no", "bad", "denied", "unknown"}
 

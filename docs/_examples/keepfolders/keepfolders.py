@@ -11,7 +11,7 @@ class KeepFolders(Plugin):
     def __init__(self, options: Options) -> None:
         self._domain = options.text("domain").casefold()
         if not self._domain.isascii():
-            raise options.fault("domain", "expected ASCII, such as xn--bcher-kva.example: clients are told it")
+            raise options.fault("domain", "expected ASCII, since clients are told it")
 
     def command(self, session: Session, command: Command) -> Verdict | None:
         """Refuse DELETE, the one command that this plugin is asked about."""

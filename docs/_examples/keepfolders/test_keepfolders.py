@@ -26,5 +26,5 @@ def test_others_may_delete() -> None:
 
 def test_a_configuration_without_the_domain() -> None:
     """The gate does not start, and says why."""
-    with pytest.raises(ConfigurationError, match=r"plugin\[0\]\.domain: missing; expected a string"):
+    with pytest.raises(ConfigurationError, match=r"domain: missing; expected a string"):
         Harness(KeepFolders)

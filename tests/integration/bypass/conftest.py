@@ -10,6 +10,7 @@ import pytest
 
 from tests.integration.bypass import mail
 from tests.integration.bypass.attempts import Attempts
+from tests.integration.bypass.table import SERVERS, Dialogue
 from tests.integration.gate import gate_for
 from tests.integration.servers import Server
 
@@ -30,11 +31,12 @@ def _attempts(
     request: pytest.FixtureRequest, start_server: Callable[[str], Server], fixture: str, **tables: Any
 ) -> Iterator[AttemptsOn]:
     """Attempts on each server through a gate of its own; what this run asks of them is begun at once."""
-    chosen = [
-        (item.callspec.params["server_name"], item.callspec.params["dialogue"])
-        for item in request.session.items
-        if isinstance(item, pytest.Function) and fixture in item.fixturenames and "dialogue" in item.callspec.params
-    ]
+    chosen: dict[str, list[Dialogue]] = {name: [] for name in SERVERS}
+    for item in request.session.items:
+        if isinstance(item, pytest.Function) and fixture in item.fixturenames:
+            match item.callspec.params:
+                case {"server_name": str(server_name), "dialogue": Dialogue() as dialogue}:
+                    chosen[server_name].append(dialogue)
     running: dict[str, Attempts] = {}
     with ExitStack() as stack:
 
@@ -44,7 +46,7 @@ def _attempts(
                 gate = stack.enter_context(gate_for(server, extra_verbs=EXTRA_VERBS, **tables))
                 running[server_name] = Attempts(server, gate)
                 stack.callback(running[server_name].close)
-                running[server_name].begin(dialogue for name, dialogue in chosen if name == server_name)
+                running[server_name].begin(chosen[server_name])
             return running[server_name]
 
         yield on

@@ -45,17 +45,11 @@ def shows(answers: bytes) -> str:
 
 
 def ask(wire: Wire, commands: Sequence[bytes]) -> list[bytes]:
-    """Send commands in one write; give all untagged responses, and of what was refused the completion, as it came."""
-    tags = [b"s%d" % number for number in range(len(commands))]
-    wire.send(b"".join(b"%b %b\r\n" % pair for pair in zip(tags, commands, strict=True)))
+    """Send commands one after the other; give all untagged responses, and of what was refused the completion, too."""
     answers = []
-    while tags:  # Dovecot completes some commands later than others that came behind them
-        response = wire.response()
-        tag, completion, *_ = response.split(b" ", 2)
-        if tag in tags:
-            tags.remove(tag)
-        if tag == b"*" or completion != b"OK":
-            answers.append(response)
+    for command in commands:
+        *untagged, completion = wire.command(command)
+        answers += untagged if completion.split()[1] == b"OK" else [*untagged, completion]
     return answers
 
 

@@ -1,7 +1,7 @@
 """What a server keeps for a user, read behind the gate's back: by a connection of its own, and from the files.
 
-Dovecot's Maildir tells flags by the names of its files.  Cyrus has its flags in an index, which only Cyrus reads, and one
-file for each message.  What opening a folder for reading may rightly move, such as indexes and caches, is left out.
+Dovecot's Maildir tells flags by the names of its files.  Cyrus has its flags in an index, which only Cyrus reads, and
+one file for each message.  What opening a folder for reading may rightly move, indexes and caches, is left out.
 """
 
 from __future__ import annotations
@@ -71,7 +71,8 @@ def _folder(wire: Wire, folder: bytes, *, is_cyrus: bool) -> Iterator[tuple[str,
     messages = [answer for answer in answers if _FETCH.match(answer)]
     for response in messages:
         uid, flags = _UID.search(response), _FLAGS.search(response)
-        assert uid is not None and flags is not None, response
+        assert uid is not None, response
+        assert flags is not None, response
         message = f"{name}/{int(uid[1])}"
         yield f"{message} flags", b" ".join(sorted(flags[1].split())).decode()
         what_stays = _FLAGS.sub(b"", response, 1).split(b"(", 1)[1]

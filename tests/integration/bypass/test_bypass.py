@@ -61,9 +61,7 @@ def _plain(authzid: str, user: str, password: str) -> bytes:
 
 @each_server
 @pytest.mark.parametrize("by", ["LOGIN", "PLAIN"])
-@pytest.mark.parametrize(
-    "spelled", ["{}", " {}", "{} ", "  {} ", "\t{}", "UPPER", "Title"], ids=lambda spelled: repr(spelled)
-)
+@pytest.mark.parametrize("spelled", ["{}", "{} ", " {}", "\t{}", "UPPER", "Title"], ids=lambda spelled: repr(spelled))
 def test_nobody_becomes_another_by_a_spelling(guarded: AttemptsOn, server_name: str, by: str, spelled: str) -> None:
     """However a server lets a user spell the name, the plugins that concern it do."""
     attempts = guarded(server_name)
