@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import attrs
 import pytest
+from twisted.internet.defer import Deferred, execute
 from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint, UNIXClientEndpoint
 from twisted.internet.protocol import Factory
 
@@ -32,6 +33,7 @@ from imapgate.config.types import (
     Master,
     MasterMethod,
     OAuthVerifier,
+    PluginEntry,
     Routing,
     RoutingRule,
     SqlLookup,
@@ -41,13 +43,17 @@ from imapgate.config.types import (
 )
 from imapgate.errors import ConfigurationError
 from imapgate.limits import Limits
+from imapgate.model.commands import COMMANDS
 from imapgate.model.pool_mode import PoolMode
 from imapgate.model.secret import Secret
 from imapgate.net.directory import Moves
+from imapgate.plugins.api import Command, Interests, Options, Plugin, Reject, Session
+from imapgate.plugins.runner import Judged, PluginFault
 from imapgate.pooling.connection import Terms
 from imapgate.routing.http import HttpLookup as AskingHttp
 from imapgate.routing.sql import SqlLookup as AskingSql
 from imapgate.routing.table import Table
+from imapgate.session.intake import parsed
 from tests.serving import CONFIGURATION, STORE, UPSTREAM, Reactor, contained
 
 NAMED = ClientEndpoint("tcp", "tcp:mail.example.org:143", "mail.example.org", 143)
@@ -342,3 +348,113 @@ def test_a_table_that_cannot_be_read(tmp_path: Path) -> None:
     rule = RoutingRule(lookup=TableLookup(tmp_path / "absent"))
     with pytest.raises(ConfigurationError, match="absent"):
         assembled(attrs.evolve(CONFIGURATION, routing=Routing("store", (rule,))))
+
+
+# --- plugins ----------------------------------------------------------------------------------------
+
+
+class Watches(Plugin):
+    """A plugin that notes what happens to it."""
+
+    interests = Interests(verbs=frozenset(["NOOP"]))
+
+    def __init__(self, options: Options) -> None:
+        self.threaded = options.flag("threaded", False)
+
+    def start(self, clock: object) -> None:
+        """Note it."""
+        happened.append("starts")
+
+    def stop(self) -> None:
+        """Note it."""
+        happened.append("stops")
+
+    def command(self, session: Session, command: Command) -> Reject:
+        """Fail."""
+        raise RuntimeError("a bug")
+
+
+happened: list[str] = []
+
+
+class Pool:
+    """Threads that are none."""
+
+    def __init__(self, least: int, most: int, name: str) -> None:
+        assert (least, most) == (0, module.PLUGIN_THREADS)
+
+    def start(self) -> None:
+        """Note it."""
+        happened.append("threads start")
+
+    def stop(self) -> None:
+        """Note it."""
+        happened.append("threads stop")
+
+
+def with_plugins(monkeypatch: pytest.MonkeyPatch, *, threaded: bool = False) -> tuple[Assembly, list[PluginFault]]:
+    """What is made of a configuration with a plugin, and what is reported of it."""
+
+    def in_thread(
+        reactor: Reactor, pool: Pool, function: Callable[..., object], *arguments: object
+    ) -> Deferred[object]:
+        happened.append(f"{type(reactor).__name__} {type(pool).__name__}")
+        return execute(function, *arguments)
+
+    happened.clear()
+    monkeypatch.setattr(module, "Threads", Pool)
+    monkeypatch.setattr(module, "deferToThreadPool", in_thread)
+    entry = PluginEntry("tests.test_assembly.Watches", "watches", {"threaded": threaded}, Path())
+    configuration = attrs.evolve(CONFIGURATION, plugins=(entry,))
+    faults: list[PluginFault] = []
+    made = Assembly(Reactor(), configuration, Proofs(b"key", 0.0), Moves(), report=faults.append)
+    return made, faults
+
+
+def test_plugins_are_made_and_not_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They start when they are told to, and what was not started is not stopped."""
+    made, _ = with_plugins(monkeypatch)
+    assert made.plugins is not None
+    made.close()
+    assert happened == []
+
+
+def test_plugins_are_started_and_stopped_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They stop before the threads that they may be in."""
+    made, _ = with_plugins(monkeypatch)
+    made.start()
+    made.close()
+    made.close()
+    assert happened == ["threads start", "starts", "stops", "threads stop"]
+
+
+@pytest.mark.parametrize("threaded", [False, True])
+def test_plugins_that_block_have_threads_of_their_own(monkeypatch: pytest.MonkeyPatch, threaded: bool) -> None:
+    """Only those that say so are asked in a thread; what goes wrong there is reported all the same."""
+    made, faults = with_plugins(monkeypatch, threaded=threaded)
+    made.start()
+    assert made.plugins is not None
+    session = Session("s")
+    chain = made.plugins.open(session)
+    assert chain is not None
+    said: list[Judged] = []
+    chain.judge("command", Command(parsed(b"a", b"NOOP", Limits(), COMMANDS, False).command), then=said.append)
+    assert said[0].by == "watches"
+    assert [fault.kind for fault in faults] == ["error"]
+    assert happened[2:] == (["Reactor Pool"] if threaded else [])
+
+
+def test_no_plugins() -> None:
+    """Where none are configured there is nothing to start."""
+    made = assembled()
+    assert made.plugins is None
+    made.start()
+    made.close()
+
+
+def test_plugins_that_cannot_be_used() -> None:
+    """It is said where in the file."""
+    entry = PluginEntry("no.such.Thing", "x", {}, Path())
+    configuration = attrs.evolve(CONFIGURATION, plugins=(entry,), path=Path("imapgate.toml"))
+    with pytest.raises(ConfigurationError, match=r'imapgate\.toml: plugin\[0\]\.use: there is no module "no"'):
+        assembled(configuration)

@@ -158,7 +158,7 @@ def test_checkpoints_are_signed(tmp_path: Path) -> None:
     recorded, reactor = recording(Audit(tmp_path / "audit.jsonl", checkpoint_key=key))
     recorded.start()
     ended(recorded, reactor)
-    assert all("signature" in each for each in records(tmp_path / "audit.jsonl"))
+    assert all("checkpoint.signature" in each for each in records(tmp_path / "audit.jsonl"))
     with pytest.raises(ConfigurationError, match="absent"):
         recording(Audit(tmp_path / "audit.jsonl", checkpoint_key=tmp_path / "absent"))
 

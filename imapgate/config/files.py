@@ -20,7 +20,7 @@ from imapgate.limits import MIB
 LARGEST = 16 * MIB
 """Octets; no certificate or secret is larger, and what is larger is not read."""
 
-NEW_KEY = "make one by: openssl genpkey -algorithm ed25519 -out FILE"
+NEW_KEY = "make one by: imapgate audit key FILE"
 
 
 class Unusable(Exception):

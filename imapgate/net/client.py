@@ -355,23 +355,23 @@ class ClientProtocol(Protocol):
         if self._watch is not None and not isinstance(event, Traced | Violation):
             self._watch.reported(event, self.account)
             if isinstance(event, LoggedIn):  # only an OK waits for the disk
-                self._commit()
+                self._commit(Commit())
         self.gate.journal.report(self.client, event, self.name)
 
     def _record(self, effect: Record) -> None:
         if self._watch is not None:
             self._watch.record(*effect)
 
-    def _commit(self, effect: Commit | None = None) -> None:
+    def _commit(self, effect: Commit) -> None:
         """Do nothing more before all that was recorded is on disk."""
         if self._watch is not None:
             valves = [self._valve]
             if self._upstream is not None and self.lease is not None:
                 valves.append(self.lease.protocol.valve)
-            self._watch.commit(self._loop, valves, self._unrecorded)
+            self._watch.commit(self._loop, valves, partial(self._unrecorded, effect.whole))
 
-    def _unrecorded(self) -> None:
-        self.perform(self.session.recording_failed())
+    def _unrecorded(self, whole: bool) -> None:
+        self.perform(self.session.recording_failed(whole))
 
     def _close(self, effect: Close) -> None:
         if effect.side is Side.UPSTREAM:

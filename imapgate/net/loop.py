@@ -29,7 +29,7 @@ class Loop:
         """Perform effects in order; those that come up meanwhile stand behind them."""
         queue = self._queue
         queue.extend(effects)
-        if self._performing or self._suspended:
+        if self._performing:
             return
         table, owner = self._table, self._owner
         self._performing = True

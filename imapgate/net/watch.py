@@ -71,9 +71,9 @@ class Watch:
         self._seconds = gate.clock.seconds
         self._began = self._seconds()
         self._opened = False
-        self._given: Credentials | None = None  # by the login that is under way, or was granted
+        self._given = b""  # the user name of the login that is under way, or was granted
         self._held: Sequence[Valve] = ()  # before what was recorded is on disk
-        self._gone = False  # the client
+        self._over = False  # nothing is waited for any more
         self.view = Session(client.session, client.address or "", client.listener)
         self._chain = None if gate.plugins is None else gate.plugins.open(self.view)
         self._context: dict[str, object] = {"session.id": client.session, "listener": client.listener}
@@ -94,7 +94,7 @@ class Watch:
 
         :param failed: called where that cannot be: nobody may be told what was to follow (THREATS F14).
         """
-        waiting = None if self._trail is None or self._gone else self._trail.committed()
+        waiting = None if self._trail is None or self._over else self._trail.committed()
         if waiting is None:
             return
         loop.suspend()
@@ -105,6 +105,7 @@ class Watch:
         def unrecorded(reason: TwistedFailure) -> None:
             if not reason.check(TrailFailed):
                 log.failure("the audit trail failed unexpectedly", reason)
+            self._over = True
             self._go_on(loop, _SENDING)
             failed()
 
@@ -118,7 +119,7 @@ class Watch:
 
     def gone(self, loop: Loop) -> None:
         """The client has gone: the loop stands still for nobody any more, and nothing that waits is sent."""
-        self._gone = True
+        self._over = True
         self._go_on(loop, _SENDING)
 
     @property
@@ -151,8 +152,7 @@ class Watch:
         self.record("auth.failure", outcome, {**fields, "reason": event.failure.value})
 
     def _logged_in(self, account: Account, mechanism: bytes) -> None:
-        given = self._given
-        self._context["user.name"] = "" if given is None else name_of(given.user)
+        self._context["user.name"] = name_of(self._given)
         self._context["user.effective"] = name_of(account.name)
         self._context["upstream"] = account.upstream.name
         if account.user != account.name:
@@ -192,7 +192,7 @@ class Watch:
 
         def answered(judged: Judged) -> None:
             if isinstance(judged.verdict, Disconnect):
-                self.record("policy.deny", "denied", _policy(judged))
+                self.record("policy.deny", "denied", {**_policy(judged), "policy.hook": hooks[0]})
                 then(judged.verdict.text.encode())
             else:
                 self._open(hooks[1:], then)
@@ -220,7 +220,7 @@ class Watch:
 
     async def refuses_login(self, credentials: Credentials | None) -> Failed | None:
         """The same of a login that nobody has seen yet; one whose mechanism is relayed shows nothing."""
-        self._given = credentials
+        self._given = b"" if credentials is None else credentials.user
         if self.unrecordable:
             return Failed(Failure.UNRECORDED)
         return None if credentials is None else await self.refuses("credentials", credentials)

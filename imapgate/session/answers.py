@@ -37,7 +37,7 @@ class WatchedAnswers(Relay):
     """A relay of which somebody sees what upstream sends."""
 
     __slots__ = (
-        "_auditing", "_by", "_considered", "_gathered", "_interests", "_items", "_notes", "_then", "_unread", "_whole",
+        "_auditing", "_by", "_considered", "_gathered", "_interests", "_items", "_notes", "_then", "_unread",
         "_witness", "dismissed",
     )  # fmt: skip
 
@@ -54,7 +54,6 @@ class WatchedAnswers(Relay):
         self._considered: Reading | None = None  # the client's command that is judged
         self._notes: dict[str, object] = {}  # what is to be recorded of it
         self._unread: deque[tuple[int, bytes, bool]] = deque()  # pieces, and whether a line's start is behind them
-        self._whole = True  # and whether one is behind what the client was sent
         self._gathered = b""  # of a response that is read whole
         self.dismissed = b""
         granted.link.scanner.fine = True
@@ -71,7 +70,7 @@ class WatchedAnswers(Relay):
     @property
     def mid_response(self) -> bool:
         """Whether the client has been sent part of a response: more may have been read than it was sent."""
-        return not self._whole
+        return not self._out.whole
 
     @property
     def awaits_upstream(self) -> bool:
@@ -169,7 +168,7 @@ class WatchedAnswers(Relay):
     def _piece(self, kind: int, piece: bytes, whole: bool) -> None:
         if kind == LINE and self._deferred:
             self._say_deferred()
-        begins, self._whole = self._whole, whole
+        begins, self._out.whole = self._out.whole, whole
         if self._gathered:
             self._gather(kind, piece, whole)
         elif kind == LITERAL:
@@ -203,7 +202,7 @@ class WatchedAnswers(Relay):
         end = piece.find(b"\n") + 1 or len(piece)
         if end < len(piece):
             self._unread.appendleft((TEXT, piece[end:], whole))
-            self._whole = whole = True
+            self._out.whole = whole = True
         return piece[:end], whole
 
     def _line(self, line: bytes, whole: bool) -> None:
@@ -273,9 +272,9 @@ def _replacement(line: bytes) -> Response:
     :raise ValueError: it is none.
     """
     whole = b"* %b\r\n" % line
-    number, *words = line.split(None, 2)
+    number, *words = line.split(None, 2) or (b"",)
     word = words[0].upper() if words and number.isdigit() else keyword(whole)
-    if word == b"PREAUTH" or not WORD.match(word):
+    if word == b"PREAUTH" or word.isdigit() or not WORD.match(word):
         raise ValueError("no untagged response, such as 3 EXISTS")
     return Response(word.decode("ascii"), line, mailbox_of(word, whole))
 

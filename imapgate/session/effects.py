@@ -138,7 +138,12 @@ class Record(NamedTuple):
 
 
 class Commit(NamedTuple):
-    """Do nothing of what follows before all that was recorded is on disk."""
+    """Do nothing of what follows before all that was recorded is on disk.
+
+    :ivar whole: what the client was sent before ends a response; else it can be told nothing if that fails
+    """
+
+    whole: bool = True
 
 
 class Close(NamedTuple):

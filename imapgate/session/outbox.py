@@ -11,13 +11,15 @@ class Outbox:
     What is to be recorded comes before all else.
 
     :ivar durable: and before it is on disk nothing else is done
+    :ivar whole: what is written to the client ends a response
     """
 
-    __slots__ = ("_client", "_effects", "_records", "_upstream", "durable")
+    __slots__ = ("_client", "_effects", "_records", "_taken_whole", "_upstream", "durable", "whole")
 
     def __init__(self) -> None:
         self._records: list[Effect] = []
         self.durable = False
+        self.whole = self._taken_whole = True
         self._client: list[bytes] = []
         self._upstream: list[bytes] = []
         self._effects: list[Effect] = []
@@ -46,8 +48,9 @@ class Outbox:
         if self._records:
             records, self._records = self._records, []
             if self.durable:
-                records.append(Commit())
+                records.append(Commit(self._taken_whole))
             effects = records + effects
+        self._taken_whole = self.whole
         return effects
 
     def _flush(self) -> None:

@@ -193,10 +193,14 @@ class ClientSession:
         """The selected mailbox, where anybody watches; ``None``: there is none."""
         return None if self._relay is None else self._relay.place
 
-    def recording_failed(self) -> list[Effect]:
-        """What was to be on disk cannot be: the client must not see what was to follow (THREATS F14)."""
+    def recording_failed(self, whole: bool = True) -> list[Effect]:
+        """What was to be on disk cannot be: the client must not see what was to follow (THREATS F14).
+
+        :param whole: what it has been sent ends a response; else anything more would look like the rest of that
+        """
         if not self._ended:
-            self._end("audit trail cannot be written", said=_BYE % UNRECORDED, broken=True)
+            said = _BYE % UNRECORDED if whole else b""
+            self._end("audit trail cannot be written", said=said, abort=not whole, broken=True)
         return self._out.take()
 
     @property

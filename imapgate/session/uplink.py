@@ -154,8 +154,6 @@ class Uplink:
         """Whether the witness can tell its answers from those in flight, and knows which messages it concerns."""
         witness = self.witness
         assert witness is not None
-        if self._own:
-            return False
         command = waiting if isinstance(waiting, Command) else waiting.command
         if witness.mixes(command.rule, [flight.rule for flight in self.flights.values()]):
             return False
@@ -234,8 +232,8 @@ class Uplink:
         flight = self.flights.pop(self.head_tag, None)
         if flight is None:
             return b""
-        if self.witness is not None:
-            self.witness.denied(self.head_tag, denied)
+        assert self.witness is not None
+        self.witness.denied(self.head_tag, denied)
         return flight.tag
 
     # --- IDLE -----------------------------------------------------------------------------------------
@@ -306,8 +304,8 @@ class Uplink:
             raise UpstreamProtocolError("a completion for no command")
         if tag == self._own:
             self._own = b""
-            if self.witness is not None:
-                self.witness.answered(ok=ok)
+            assert self.witness is not None
+            self.witness.answered(ok=ok)
             self.drain()
             return None
         if tag != self.head_tag or self.head is Head.FREE:

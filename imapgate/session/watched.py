@@ -45,10 +45,6 @@ class WatchedRelay(WatchedAnswers):
         """Why no more of the client's input can be taken."""
         return Reason.VERDICT if Side.CLIENT in self._then else super().waiting
 
-    def let_go(self, *, broken: bool) -> None:
-        """The session is over."""
-        super().let_go(broken=broken or self._cut is not None)
-
     # --- what the client sends --------------------------------------------------------------------------
 
     def take(self, event: takes.Event) -> None:

@@ -1,4 +1,4 @@
-"""Whatever is done to the files afterwards, verification finds it."""
+"""Whatever is done to the files afterwards, verification finds it (THREATS A48)."""
 
 from __future__ import annotations
 

@@ -545,6 +545,27 @@ def test_slow_disk(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
     assert gap["gap.lost"] + len([each for each in bed.events() if each == "search"]) == 21
 
 
+def test_full_until_half_is_written(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where too much has waited, commands are refused, and the log is silent, until half of that is written."""
+    monkeypatch.setattr(trails, "KEPT", 4000)
+    trail = bed.trail()
+    trail.start()
+    bed.passes(1)
+    bed.threads.held = True
+    with capturedLogs() as events:
+        for _ in range(4):
+            trail.record("search", "ok", {})
+        bed.passes(1)
+        while not trail.failing:
+            trail.record("search", "ok", {})
+        bed.threads.release()
+        assert 2000 < trail.rows()[0]["queued"] < 4000  # type: ignore[operator]
+        assert trail.failing
+        bed.passes(0.1)
+        assert trail.failing == ""
+    assert len(told(events)) == 2
+
+
 def test_no_checkpoint_while_records_are_lost(bed: Bed, disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
     """The gap comes first."""
     monkeypatch.setattr(trails, "KEPT", 300)

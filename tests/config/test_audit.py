@@ -140,7 +140,7 @@ REFUSED: list[tuple[str, str]] = [
     ("file = 'audit.jsonl'\nkey = 'audit.key'", "audit.key: unknown key; expected one of checkpoint_key, durability,"),
     (
         "file = 'audit.jsonl'\ncheckpoint_key = 'gone'",
-        "audit.checkpoint_key: gone: cannot be read: No such file or directory; make one by: openssl genpkey",
+        "audit.checkpoint_key: gone: cannot be read: No such file or directory; make one by: imapgate audit key",
     ),
     (
         "file = 'audit.jsonl'\ncheckpoint_key = 'open.key'",
@@ -148,7 +148,7 @@ REFUSED: list[tuple[str, str]] = [
     ),
     (
         "file = 'audit.jsonl'\ncheckpoint_key = 'a.key'",
-        "audit.checkpoint_key: a.key: is no Ed25519 key; make one by: openssl genpkey -algorithm ed25519 -out FILE",
+        "audit.checkpoint_key: a.key: is no Ed25519 key; make one by: imapgate audit key FILE",
     ),
     (
         "file = 'audit.jsonl'\ncheckpoint_key = 'gate.secret'",

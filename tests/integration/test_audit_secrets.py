@@ -261,7 +261,7 @@ def test_a40_upstreams_in_trouble(tmp_path: Path) -> None:
         rules = [{"domain": [f"{name}.example"], "upstream": name} for name in upstreams]
         tables: dict[str, Any] = {
             "routing": {"default": "good", "rule": rules},
-            "limits": {"upstream_first_byte": "1s", "connect_try": "400ms", "connect_total": "1s"},
+            "limits": {"upstream_first_byte": "2s", "connect_try": "2s", "connect_total": "4s"},
         }
         with leaky(tmp_path, upstreams, traced="a@good.example", **tables) as (gate, _):
             for name in upstreams:

@@ -47,7 +47,7 @@ def test_greeted_when_the_plugins_have_seen_it() -> None:
     oracle.says()
     told = session.wire.read()
     assert told.startswith(b"* OK [CAPABILITY ")
-    assert b"\r\na OK " in told
+    assert told.count(b"\r\na OK ") == told.count(b"\r\n* CAPABILITY ") == 1
     assert not session.wire.paused
     assert session.says(b"OP\r\n").startswith(b"b OK ")
     assert oracle.asked == ["session_opened"]
@@ -573,6 +573,54 @@ def test_f14_what_cannot_be_recorded_is_not_told(at_once: bool) -> None:
 
 
 @pytest.mark.parametrize("at_once", [False, True])
+def test_f14_others_are_in_flight_when_it_fails(at_once: bool) -> None:
+    """The client is told once why it has to go, also where more was to be recorded: of what nobody knows the end."""
+    session, disk = durable()
+    session.says(b"b CREATE Box\r\nc DELETE Box\r\nd CREATE Other\r\n")
+    session.upstream_wire.clear()
+    if at_once:
+        disk.failing = "the disk is full"
+    session.upstream.dataReceived(b"g2 OK created\r\n")
+    session.upstream.dataReceived(b"g3 OK deleted\r\n")
+    disk.fails()
+    assert session.wire.read() == BYE
+    drop(session.upstream, session.upstream_wire)
+    session.lost()
+    expected = ["mailbox.create ok", "mailbox.delete ok", "mailbox.create unknown", "session.close ok"]
+    if at_once:  # upstream was given up before it could say more
+        expected[1] = "mailbox.delete unknown"
+    assert disk.events[2:] == expected
+    session.at_rest()
+
+
+@pytest.mark.parametrize("next_one", [b"", b"* 2 FETCH (UID 6 BODY[] {60}\r\nx"])
+@pytest.mark.parametrize("at_once", [False, True])
+def test_f14_cut_off_inside_a_response(at_once: bool, next_one: bytes) -> None:
+    """A client that has been sent a part of a message hears nothing more: it would look like the rest of it."""
+    session, disk = durable()
+    session.says(b"b SELECT INBOX\r\n")
+    session.upstream.dataReceived(b"* 3 EXISTS\r\n* OK [UIDVALIDITY 7] x\r\ng2 OK [READ-WRITE] done\r\n")
+    disk.writes()
+    session.says(b"c UID FETCH 5 BODY[]\r\n")
+    session.wire.clear()
+    session.upstream.dataReceived(b"* 1 FETCH (UID 5 BODY[] {60}\r\n" + b"x" * 30)
+    session.upstream.dataReceived(b"x" * 10)
+    sent = session.wire.read()
+    assert sent.endswith(b"x" * 40)
+    if at_once:
+        disk.failing = "the disk is full"
+    session.upstream.dataReceived(b"x" * 20 + b")\r\ng3 OK done\r\n" + next_one)
+    if not at_once:
+        disk.fails()
+    assert session.wire.read() == b""
+    assert session.wire.disconnected
+    drop(session.upstream, session.upstream_wire)
+    session.lost()
+    assert session.made.stages() == []
+    session.at_rest()
+
+
+@pytest.mark.parametrize("at_once", [False, True])
 def test_f14_a_login_that_cannot_be_recorded(at_once: bool) -> None:
     """A login whose record fails is not granted, and its connection is nobody's."""
     disk = Disk()
@@ -618,6 +666,24 @@ def test_a51_gone_while_the_disk_is_awaited(late: str) -> None:
     session.at_rest()
 
 
+@pytest.mark.parametrize("late", ["writes", "fails"])
+def test_a51_gone_while_the_record_of_its_login_is_awaited(late: str) -> None:
+    """A login that nobody was told of leaves no place in the census, and no connection."""
+    disk = Disk()
+    session = Watched(disk=disk).connected()
+    session.says(LOGIN)
+    session.dials()
+    session.lost()
+    assert not session.upstream_wire.open
+    drop(session.upstream, session.upstream_wire)
+    getattr(disk, late)()
+    assert disk.events == ["session.open ok", "auth.success ok", "session.close ok"]
+    assert disk.fields("session.close")["user.name"] == "alice"
+    assert session.made.stages() == []
+    assert len(session.made.gate.census._users) == 0
+    session.at_rest()
+
+
 @pytest.mark.parametrize("fails", [False, True])
 def test_ended_while_the_disk_is_awaited(fails: bool) -> None:
     """A session that is stopped then is told so behind what it waits for, or is closed without it."""
@@ -658,9 +724,11 @@ def test_upstream_dies_while_the_disk_is_awaited() -> None:
     session, disk = durable()
     stored(session)
     drop(session.upstream, session.upstream_wire)
+    assert session.protocol.lease is None
     assert session.made.stages() == []
     assert session.wire.read() == b""
     disk.writes()
+    assert session.made.stages() == []
     told = session.wire.read()
     assert told.startswith(b"b OK created\r\n* BYE [UNAVAILABLE] ")
     assert not session.wire.open

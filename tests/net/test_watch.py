@@ -127,7 +127,9 @@ def test_the_first_that_says_no_has_the_last_word(hook: str) -> None:
     assert seen.connects(TLS) == [b"Out"]
     assert oracle.asked == (["session_opened"] if hook == "session_opened" else ["session_opened", "tls_started"])
     assert disk.events == ["session.open ok", "policy.deny denied"]
-    assert {**disk.fields("policy.deny")}.items() >= {"policy.plugin": "plugin1", "policy.rule": "rule"}.items()
+    assert {**disk.fields("policy.deny")}.items() >= {
+        "policy.plugin": "plugin1", "policy.rule": "rule", "policy.hook": oracle.asked[-1],
+    }.items()  # fmt: skip
 
 
 def test_annotations_let_it_pass() -> None:

@@ -368,3 +368,19 @@ def test_closed_by_whoever_is_told() -> None:
     assert queued == []
     assert gate.command() == []
     assert gate.row() == {"asked": 1}
+
+
+def test_a_user_who_is_refused_after_all() -> None:
+    """Whose login fails behind its authentication is nobody again: whoever is next is asked about as anybody."""
+    gate = Gate(loaded(plugin(Interests(verbs=frozenset(["NOOP"])), command=says(Reject())), users=("bob",)), user=None)
+    before = gate.chain.interests
+    gate.session.user = "alice"
+    gate.chain.authenticated()
+    assert gate.chain.interests == Interests()
+    assert gate.command() == [Judged(CONTINUE)]
+    gate.session.user = ""
+    gate.chain.refused()
+    assert gate.chain.interests == before
+    gate.session.user = "bob"
+    gate.chain.authenticated()
+    assert gate.command() == [Judged(Reject(), "test", {})]

@@ -43,6 +43,10 @@ def _raise(*arguments: object) -> Any:
     raise RuntimeError("out of order")
 
 
+def _exit(*arguments: object) -> Any:
+    raise SystemExit(3)
+
+
 async def _raise_later(*arguments: object) -> Any:
     await succeed(None)
     raise RuntimeError("out of order")
@@ -50,6 +54,7 @@ async def _raise_later(*arguments: object) -> Any:
 
 FAILS: list[tuple[str, Callable[..., Any], str]] = [
     ("raises", _raise, "error"),
+    ("exits", _exit, "error"),
     ("raises in a coroutine", _raise_later, "error"),
     ("fails", lambda *_: fail(RuntimeError("out of order")), "error"),
     ("is no method", lambda: None, "error"),
@@ -286,20 +291,20 @@ def test_faults_say_where() -> None:
     assert len(text) < 400
 
 
-@pytest.mark.parametrize("hook", ["credentials", "message_chunk", "message_ends"])
+@pytest.mark.parametrize("hook", ["credentials", "authenticated", "message_chunk", "message_ends"])
 def test_a40_faults_tell_no_secrets(hook: str) -> None:
     """Where a plugin is shown what no log may hold, only the type of an error is told."""
 
-    def leak(session: object, what: Any, *more: Any) -> Any:
+    def leak(*what: Any) -> Any:
         raise RuntimeError("canary")
 
-    interests = Interests(message=100, events=frozenset([Event.CREDENTIALS]))
+    interests = Interests(message=100, events=frozenset([Event.CREDENTIALS, Event.AUTHENTICATED]))
     gate = Gate(loaded(plugin(interests, **{hook: leak})), user=None)
     arguments: tuple[Any, ...] = (None, b"canary")
     if hook == "credentials":
         arguments = (Credentials(b"alice", Secret(b"canary")),)
-    elif hook == "message_ends":
-        arguments = (None,)
+    elif hook != "message_chunk":
+        arguments = (None,) if hook == "message_ends" else ()
     assert gate.ask(hook, *arguments)[0].verdict == REFUSED["error"]
     assert "canary" not in repr(gate.faults)
     assert gate.faults[0].text.startswith("RuntimeError")

@@ -132,6 +132,7 @@ class Server:
     def abandon(self, completion: bytes) -> None:
         """Answer the command whose literal is still coming; the rest of its line means nothing."""
         assert self.reading
+        self._answered(self._parts[0].partition(b" ")[2], completion)
         self._skip = True
         self.out += b"%b %b\r\n" % (self._tag, completion)
 

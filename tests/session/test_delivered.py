@@ -126,6 +126,8 @@ def test_a_uid_inside_of_text_is_text() -> None:
     found = one(line, "BODY[TEXT]", added=True)
     assert found.delivery.uids == [5]
     assert found.shown == line.replace(b"UID 5 ", b"")
+    found = one(b'* 1 FETCH (ENVELOPE ("(UID 7 )" UID) UID 5)\r\n', "ENVELOPE")
+    assert found.delivery.uids == [5]
 
 
 def test_a_header_that_looks_like_a_uid() -> None:

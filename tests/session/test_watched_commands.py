@@ -9,6 +9,7 @@ import pytest
 from imapgate.errors import ClientProtocolError
 from imapgate.limits import DEFAULTS
 from imapgate.model.pool_mode import PoolMode
+from imapgate.model.reading import Reading
 from imapgate.model.verdict import Disconnect, Interests, Reject
 from imapgate.session import effects as wants
 from imapgate.session.session import ClientSession
@@ -169,7 +170,9 @@ def test_what_is_no_command_cannot_be_put_in_the_place_of_one() -> None:
     assert isinstance(ask.question, wants.Judge)
     parse = ask.question.parse
     assert parse is not None
-    assert parse(b"EXAMINE {5}\r\nINBOX").mailboxes == ("INBOX",)
+    found = parse(b"EXAMINE {5}\r\nINBOX")
+    assert isinstance(found, Reading)
+    assert found.mailboxes == ("INBOX",)
     for line in (
         b"",
         b"XX",

@@ -165,7 +165,7 @@ class WatchedConversation(Conversation):
             assert record.outcome in OUTCOMES
             assert self.watching.auditing
         if self.watching.durable and records:
-            assert rest[0] == wants.Commit()
+            assert isinstance(rest[0], wants.Commit)
         tags = [record.fields.get("command.tag") for record in records if isinstance(record, wants.Record)]
         self.on_disk |= {tag.encode() for tag in tags if isinstance(tag, str)}
         others = []
@@ -174,7 +174,7 @@ class WatchedConversation(Conversation):
                 self.asked_about(effect.question)
             elif effect == wants.Close(wants.Side.UPSTREAM, abort=True):  # for the sake of a message
                 self.cut, self.link = True, None
-            elif effect != wants.Commit():
+            elif not isinstance(effect, wants.Commit):
                 others.append(effect)
         super().perform(others)
 

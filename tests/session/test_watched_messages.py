@@ -407,6 +407,31 @@ def test_upstream_refuses_what_a_plugin_looks_at(verdict: str, rest: str) -> Non
     )
 
 
+def test_what_is_noted_of_what_was_answered() -> None:
+    """It is recorded of no other command that is in flight."""
+    watched(
+        """
+        C: a1 CREATE y
+        C: a2 APPEND x {5+}
+        C: hello
+        U> g1 CREATE y
+        -> judged client continue
+        U> g2 APPEND x {5}
+        U< + go
+        U< g2 NO full
+        <- record message.append no mailbox.name=x message.size=5 message.count=1
+        C> a2 NO full
+        -> judged client annotate key=value
+        U< g1 OK done
+        <- record mailbox.create ok mailbox.name=y
+        C> a1 OK done
+        """,
+        LOOK,
+        audit=True,
+        ways=CHUNKS,
+    )
+
+
 def test_upstream_refuses_the_literal_itself() -> None:
     """Upstream's NO is passed on, and the next command is judged as if nothing had been."""
     watched(

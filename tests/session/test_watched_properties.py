@@ -87,7 +87,7 @@ def run(
         for chunk in whole if sizes is None else [piece for data in whole for piece in cut(data, sizes)]:
             played.feed(side, chunk)
     client, upstream, rest = outcome(played.effects)
-    return client, upstream, [effect for effect in rest if effect != wants.Commit()], played.session.reason
+    return client, upstream, [effect for effect in rest if not isinstance(effect, wants.Commit)], played.session.reason
 
 
 @given(SCRIPT, CUTS, WATCHING)

@@ -8,6 +8,7 @@ import pytest
 
 from imapgate.limits import DEFAULTS
 from imapgate.model.failure import Failure
+from imapgate.model.passing import Response
 from imapgate.model.pool_mode import PoolMode
 from imapgate.model.verdict import CONTINUE, Event, Interests
 from imapgate.session import effects as wants
@@ -49,6 +50,22 @@ def test_a_response_is_judged() -> None:
         LIST,
         ways=NOT_TRAILING[:2],
     )
+
+
+def test_a24_what_is_no_response_cannot_be_put_in_the_place_of_one() -> None:
+    """A24: the plugin is told before the client sees any of it; the others see what it would be."""
+    session = logged_in(watching=Watching(LIST))
+    (ask,) = session.upstream_received(b"* LIST () NIL x\r\n")
+    assert isinstance(ask, wants.Ask)
+    assert isinstance(ask.question, wants.Judge)
+    parse = ask.question.parse
+    assert parse is not None
+    assert parse(b"3 exists") == Response("EXISTS", b"3 exists")
+    assert parse(b'LIST () "/" inbox') == Response("LIST", b'LIST () "/" inbox', "INBOX")
+    assert parse(b"SEARCH") == Response("SEARCH", b"SEARCH")
+    for line in (b"", b"PREAUTH hi", b"!! x", b"3"):
+        with pytest.raises(ValueError, match="no untagged response"):
+            parse(line)
 
 
 def test_octet_by_octet() -> None:
@@ -380,6 +397,22 @@ def test_ends_while_a_response_is_judged(event: str, end: str) -> None:
         {end}
         <- close client
         -> judged upstream continue
+        """,
+        LIST,
+        ways=NOT_TRAILING[:2],
+    )
+
+
+def test_what_was_read_and_not_seen_is_nobodys() -> None:
+    """A31: a connection is not given back with something unread that came on it, such as a BYE."""
+    watched(
+        """
+        U< * LIST () NIL x
+        U< * BYE Going
+        <- judge upstream untagged LIST () NIL x of x
+        -> client lost
+        <- close upstream
+        <- close client
         """,
         LIST,
         ways=NOT_TRAILING[:2],

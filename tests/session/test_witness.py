@@ -573,6 +573,25 @@ def test_codes_come_with_the_completion_or_before_it() -> None:
     )
 
 
+def test_a49_a_mailbox_that_is_called_like_a_code() -> None:
+    """A49: what only looks like a response code makes no mailbox read-only, whose CLOSE would not be recorded."""
+    session = watched(
+        """
+        C: a1 SELECT x
+        U> g1 SELECT x
+        U< * STATUS [READ-ONLY] (MESSAGES 5)
+        U< * LIST [READ-ONLY] x
+        U< g1 OK done
+        C> * STATUS [READ-ONLY] (MESSAGES 5)
+        C> * LIST [READ-ONLY] x
+        C> a1 OK done
+        <- record mailbox.select ok mailbox.name=x mailbox.read_only=False
+        """,
+        audit=True,
+    )
+    assert session.place == Place("x", "x")
+
+
 def test_place() -> None:
     """The selected mailbox follows SELECT, EXAMINE, CLOSE and UNSELECT, and what becomes of them."""
     session = logged_in(watching=Watching(auditing=True))

@@ -59,6 +59,11 @@ _RESPONSES = frozenset([
 ])  # fmt: skip
 _HERE: tuple[list[bytes], ...] = ([], [b"IN", b"(", b"SELECTED", b")"], [b"IN", b"(", b"SELECTED-DELAYED", b")"])
 """How ESEARCH says that it searches the selected folder only."""
+_ITEM = re.compile(
+    r"UID|FLAGS|INTERNALDATE|SAVEDATE|MODSEQ|ENVELOPE|BODY.*|BINARY.*|RFC822.*|EMAILID|THREADID|PREVIEW|SNIPPET|LAZY|FUZZY"
+    r"|ANNOTATION|/.*|(?:VALUE|SIZE)(?:\..*)?"
+)
+"""What FETCH may be asked for.  Others name folders: Cyrus's MAILBOXES, Gmail's X-GM-LABELS, Dovecot's X-MAILBOX."""
 
 _PARTS_MOST = 64
 _LENGTH_MOST = 1000
@@ -109,7 +114,11 @@ class FolderAcl(Plugin):
     def command(self, session: Session, command: Command) -> Verdict | None:
         """Refuse what names a folder that its user may not see, or change, and what is not understood."""
         name = command.name
-        if name in _NAMING_NONE or self._unrestricted(session.user):
+        if self._unrestricted(session.user):
+            return None
+        if name == "FETCH" and not all(_ITEM.fullmatch(item) for item in command.items):
+            return Reject("NOPERM", "What is to be fetched is not known here", "not understood")
+        if name in _NAMING_NONE:
             return None
         if name in _CHANGING_SELECTED and (refused := self._selected_refused(session)) is not None:
             return refused

@@ -40,7 +40,7 @@ class ReadOnly(Plugin):
     """The plugin ``readonly``; option ``level``: ``none``, ``organise`` or ``full``."""
 
     def __init__(self, options: Options) -> None:
-        self._level = options.choice("level", ("none", "organise", "full"))
+        self._level = options.choice("level", ("none", "organise", "full"), "none")
         if self._level == "none":
             self.interests = Interests(verbs=None)
         elif self._level == "organise":

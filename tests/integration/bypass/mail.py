@@ -1,7 +1,7 @@
 """What an account holds: mail to change, and mail to hide.
 
-Everything that is hidden bears a mark: the folders' names, their messages, flags, annotations, and how many messages
-there are.  None of the marks is ever sent to the server by a dialogue but as the name of a folder.
+Everything that is hidden bears a mark: the folders' names, their messages, flags, rights and annotations, and how many
+messages there are.  Dialogues say the names, but none of the other marks.
 """
 
 from __future__ import annotations

@@ -204,6 +204,27 @@ def test_what_names_no_folder_passes(text: str) -> None:
     assert judged(text, acl(default="none")) is None
 
 
+@pytest.mark.parametrize("item", ["MAILBOXES", "mailboxids", "(FLAGS MAILBOXES)", "X-GM-LABELS", "X-MAILBOX", "FOLDER"])
+@pytest.mark.parametrize("verb", ["FETCH", "UID FETCH"])
+def test_what_may_name_where_else_a_message_lies_is_not_fetched(verb: str, item: str) -> None:
+    """Cyrus tells by MAILBOXES of all folders that have the same message."""
+    refused = Reject("NOPERM", "What is to be fetched is not known here", "not understood")
+    assert judged(f"{verb} 1:* {item}") == refused
+
+
+@pytest.mark.parametrize(
+    "items",
+    [
+        *("ALL", "FAST", "FULL", "BODY", "BODYSTRUCTURE", "body[]", "BODY.PEEK[HEADER.FIELDS (FROM TO)]<0.100>"),
+        *("RFC822", "RFC822.HEADER", "BINARY.SIZE[1]", "(FLAGS MODSEQ) (CHANGEDSINCE 1 VANISHED)", "PREVIEW (LAZY)"),
+        *("(EMAILID THREADID SAVEDATE)", "ANNOTATION (/comment (value.priv size))", "ANNOTATION (/* value)", "SNIPPET"),
+    ],
+)
+def test_what_is_of_the_message_alone_is_fetched(items: str) -> None:
+    """All that the standards have."""
+    assert judged(f"FETCH 1 {items}") is None
+
+
 def test_the_server_is_no_folder() -> None:
     """Where nothing is allowed, the server's own metadata may still be read."""
     assert (

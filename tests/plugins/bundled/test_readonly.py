@@ -145,7 +145,8 @@ def test_organise_looks_at_every_message() -> None:
     assert plugin.message_begins(session(), command(r"APPEND Work (\Deleted) {5}"), message) == REFUSED["organise"]
 
 
-def test_the_level_must_be_named() -> None:
-    """There is no default: what is protected is to be said."""
+def test_the_level() -> None:
+    """Nothing may change, unless it is said what may; so ``--plugin readonly`` does what it says."""
+    assert isinstance(PLUGIN(options()).command(session(), command("CREATE x")), Reject)
     with pytest.raises(OptionError, match='expected one of "none", "organise", "full"'):
-        PLUGIN(options())
+        PLUGIN(options(level="some"))
