@@ -8,8 +8,8 @@ not know what the answer to a command is, nor which mailbox is selected.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
-from functools import update_wrapper
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache, update_wrapper
 from itertools import pairwise
 from typing import Any, NamedTuple, TypeVar
 
@@ -176,9 +176,7 @@ class Reading:
         if self.name != "FETCH":
             return ()
         simple = None if self._command.tokens else _SIMPLE.fullmatch(_plain(self._command))
-        items = simple[1].strip(b"()").split() if simple else _items(self.tokens[1:])
-        names = [item.upper().decode("utf-8", "backslashreplace") for item in items]
-        return tuple(expanded for name in names for expanded in _MACROS.get(name, (name,)))
+        return _simple_items(simple[1]) if simple else _expanded(_items(self.tokens[1:]))
 
     @property
     @_once
@@ -308,6 +306,17 @@ def _items(tokens: tuple[Token, ...]) -> Iterator[bytes]:
             value = b"%b (%b)%b" % (value, b" ".join(_values(wanted[position:end])), wanted[end].value)
             position = end + 1
         yield value
+
+
+@lru_cache(256)
+def _simple_items(text: bytes) -> tuple[str, ...]:
+    """The items of a flat list; clients ask for the same ones again and again."""
+    return _expanded(text.strip(b"()").split())
+
+
+def _expanded(items: Iterable[bytes]) -> tuple[str, ...]:
+    names = [item.upper().decode("utf-8", "backslashreplace") for item in items]
+    return tuple(expanded for name in names for expanded in _MACROS.get(name, (name,)))
 
 
 def _opens_section(token: Token) -> bool:

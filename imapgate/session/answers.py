@@ -37,14 +37,16 @@ class WatchedAnswers(Relay):
     """A relay of which somebody sees what upstream sends."""
 
     __slots__ = (
-        "_auditing", "_by", "_considered", "_gathered", "_interests", "_items", "_notes", "_then", "_unread",
-        "_witness", "dismissed",
+        "_auditing", "_by", "_concludes", "_considered", "_gathered", "_interests", "_items", "_notes", "_numbered",
+        "_then", "_unread", "_witness", "dismissed",
     )  # fmt: skip
 
     def __init__(self, out: Outbox, intake: Intake, limits: Limits, table: Table, granted: Granted) -> None:
         super().__init__(out, intake, limits, table, granted)
         self._interests = granted.interests or Interests()
         self._auditing = granted.auditing
+        self._numbered = self._interests.responses & _NUMBERED
+        self._concludes = bool(self._interests.completions or self._interests.events)  # somebody judges completions
         self._items: deque[FetchItem] = deque()  # that nobody was asked about yet
         self._witness = Witness(out, granted.auditing, self._items.append if self._interests.fetch else None)
         self._up.witness = self._witness
@@ -65,7 +67,8 @@ class WatchedAnswers(Relay):
 
     @property
     def _owed(self) -> int:
-        return super()._owed + len(self._then) + len(self._unread)
+        up = self._up
+        return len(up.flights) + len(up.queue) + len(self._deferred) + len(self._then) + len(self._unread)
 
     @property
     def mid_response(self) -> bool:
@@ -185,14 +188,14 @@ class WatchedAnswers(Relay):
             self._completed(piece)
 
     def _text(self, piece: bytes, whole: bool, begins: bool) -> None:
-        numbered = self._interests.responses & _NUMBERED
+        numbered = self._numbered
         word = b""
         if numbered:
             piece, whole = self._first_line(piece, whole)
             words = piece.split(None, 3) if begins else ()
             word = words[2].upper() if len(words) == 3 else b""
         shown = self._witness.text(piece, whole)
-        if word.decode("ascii", "replace") in numbered:
+        if numbered and word.decode("ascii", "replace") in numbered:
             self._response(word, shown)
         elif shown:
             self._out.client(shown)
@@ -249,6 +252,10 @@ class WatchedAnswers(Relay):
     def _answer(self, tag: bytes, outcome: bytes, line: bytes) -> None:
         """Complete a command: the plugins are asked before the client hears of it."""
         begun = self._witness.completed(tag, outcome, line)
+        if not self._concludes:
+            self._witness.tell()
+            self._out.client(line)
+            return
         interests, place = self._interests, self._witness.place
         hooks: list[tuple[str, tuple[object, ...]]] = []
         if begun.selects and outcome == b"OK" and Event.SELECTED in interests.events and place is not None:

@@ -7,7 +7,7 @@ recorded.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from imapgate.model.reading import Reading
@@ -59,16 +59,15 @@ _NUMBER = re.compile(NUMBER)
 _EXACT = re.compile(UIDS)
 
 
-def deeds(ended: Ended, auditing: Auditing) -> Iterator[Deed]:
+def deeds(ended: Ended, auditing: Auditing) -> list[Deed]:
     """The events of a command that ended, each with the fields that are its own."""
-    tell = _DEEDS.get(ended.reading.name)
-    if tell is not None:
-        yield from tell(ended, auditing)
+    tell = _DEEDS.get(ended.reading.command.rule.verb)
+    return [] if tell is None else tell(ended, auditing)
 
 
-def recorded(name: str) -> bool:
-    """Whether a command (without ``UID``) is ever an event."""
-    return name in _DEEDS
+def recorded(verb: bytes) -> bool:
+    """Whether a command is ever an event."""
+    return verb in _DEEDS
 
 
 def _named(ended: Ended) -> Fields:
@@ -109,37 +108,39 @@ def _messages(ended: Ended) -> Fields:
 
 
 def _uids(uids: Sequence[int]) -> Fields:
+    if len(uids) == 1:  # as nearly always
+        return {"message.uids": str(uids[0])}
     return {"message.uids": compact(uids)} if uids else {}
 
 
-def _select(ended: Ended, auditing: Auditing) -> Iterator[Deed]:
+def _select(ended: Ended, auditing: Auditing) -> list[Deed]:
     fields = _named(ended)
     validity = number(ended.codes.get(b"UIDVALIDITY", b""))
     if validity:
         fields["mailbox.uid_validity"] = validity
     fields["mailbox.read_only"] = ended.reading.verb == "EXAMINE" or b"READ-ONLY" in ended.codes
-    yield "mailbox.select", fields
+    return [("mailbox.select", fields)]
 
 
-def _change(event: str) -> Callable[[Ended, Auditing], Iterator[Deed]]:
-    def tell(ended: Ended, auditing: Auditing) -> Iterator[Deed]:
+def _change(event: str) -> Callable[[Ended, Auditing], list[Deed]]:
+    def tell(ended: Ended, auditing: Auditing) -> list[Deed]:
         fields = _named(ended)
         if ended.reading.destination:
             fields["destination.mailbox"] = ended.reading.destination
-        yield event, fields
+        return [(event, fields)]
 
     return tell
 
 
-def _acl(ended: Ended, auditing: Auditing) -> Iterator[Deed]:
+def _acl(ended: Ended, auditing: Auditing) -> list[Deed]:
     identifier, *rights = [text(token.value) for token in ended.reading.tokens[1:3]]
     fields = {**_named(ended), "acl.identifier": identifier}
     if rights:
         fields["acl.rights"] = rights[0]
-    yield "mailbox.acl", fields
+    return [("mailbox.acl", fields)]
 
 
-def _fetch(ended: Ended, auditing: Auditing) -> Iterator[Deed]:
+def _fetch(ended: Ended, auditing: Auditing) -> list[Deed]:
     delivery = ended.delivery
     fields = _placed(ended)
     assert delivery is not None
@@ -154,10 +155,10 @@ def _fetch(ended: Ended, auditing: Auditing) -> Iterator[Deed]:
         fields["message.ids"] = list(delivery.message_ids)
     if delivery.subjects:
         fields["message.subjects"] = list(delivery.subjects)
-    yield "message.access", fields
+    return [("message.access", fields)]
 
 
-def _store(ended: Ended, auditing: Auditing) -> Iterator[Deed]:
+def _store(ended: Ended, auditing: Auditing) -> list[Deed]:
     fields = {**_placed(ended), **_messages(ended)}
     store = ended.reading.store
     event = "message.flag"
@@ -166,11 +167,11 @@ def _store(ended: Ended, auditing: Auditing) -> Iterator[Deed]:
         fields[key] = list(store.flags)
         if store.sign != "-" and "\\deleted" in [flag.lower() for flag in store.flags]:
             event = "message.delete"
-    yield event, fields
+    return [(event, fields)]
 
 
-def _copy(event: str) -> Callable[[Ended, Auditing], Iterator[Deed]]:
-    def tell(ended: Ended, auditing: Auditing) -> Iterator[Deed]:
+def _copy(event: str) -> Callable[[Ended, Auditing], list[Deed]]:
+    def tell(ended: Ended, auditing: Auditing) -> list[Deed]:
         fields = {**_placed(ended), **_messages(ended), "destination.mailbox": ended.reading.destination}
         found = _COPYUID.match(ended.codes.get(b"COPYUID", b""))
         if found is not None:  # what really was copied, not what was named
@@ -178,19 +179,19 @@ def _copy(event: str) -> Callable[[Ended, Auditing], Iterator[Deed]]:
             fields["message.uids"] = text(found[2])
             fields["destination.uid_validity"] = int(found[1])
             fields["destination.uids"] = text(found[3])
-        yield event, fields
+        return [(event, fields)]
 
     return tell
 
 
-def _append(ended: Ended, auditing: Auditing) -> Iterator[Deed]:
+def _append(ended: Ended, auditing: Auditing) -> list[Deed]:
     fields = _named(ended)
     fields["message.size"] = ended.size
     fields["message.count"] = ended.messages
     if ended.reading.flags:
         fields["flags.set"] = list(ended.reading.flags)
     _stored(ended, fields, "mailbox.uid_validity", "message.uids")
-    yield "message.append", fields
+    return [("message.append", fields)]
 
 
 def _stored(ended: Ended, fields: Fields, validity: str, uids: str) -> None:
@@ -201,35 +202,34 @@ def _stored(ended: Ended, fields: Fields, validity: str, uids: str) -> None:
         fields["message.count"] = count(found[2])
 
 
-def _replace(ended: Ended, auditing: Auditing) -> Iterator[Deed]:
+def _replace(ended: Ended, auditing: Auditing) -> list[Deed]:
     """REPLACE (RFC 8508) is an APPEND elsewhere and an EXPUNGE here."""
     fields: Fields = {"mailbox.name": ended.reading.destination, "message.size": ended.size, "message.count": 1}
     if ended.reading.flags:
         fields["flags.set"] = list(ended.reading.flags)
     _stored(ended, fields, "mailbox.uid_validity", "message.uids")
-    yield "message.append", fields
-    yield "message.expunge", {**_placed(ended), **_messages(ended)}
+    return [("message.append", fields), ("message.expunge", {**_placed(ended), **_messages(ended)})]
 
 
-def _expunge(ended: Ended, auditing: Auditing) -> Iterator[Deed]:
+def _expunge(ended: Ended, auditing: Auditing) -> list[Deed]:
     """EXPUNGE, UID EXPUNGE and CLOSE: the messages that were marked, and how many the server says are gone."""
     if ended.place is not None and ended.place.read_only and ended.reading.name == "CLOSE":
-        return
+        return []
     fields = _placed(ended)
     known = ended.known or ()
     fields |= _uids(known)
     fields["message.count"] = len(known) if ended.reading.name == "CLOSE" else ended.expunged
-    yield "message.expunge", fields
+    return [("message.expunge", fields)]
 
 
-def _search(ended: Ended, auditing: Auditing) -> Iterator[Deed]:
+def _search(ended: Ended, auditing: Auditing) -> list[Deed]:
     fields = {**_placed(ended), **auditing.digest(ended.reading.criteria)}
     if ended.ok:
         fields["search.found"] = ended.found
-    yield "search", fields
+    return [("search", fields)]
 
 
-_DEEDS: dict[str, Callable[[Ended, Auditing], Iterator[Deed]]] = {
+_BY_NAME: dict[str, Callable[[Ended, Auditing], list[Deed]]] = {
     "SELECT": _select,
     "EXAMINE": _select,
     "CREATE": _change("mailbox.create"),
@@ -252,3 +252,4 @@ _DEEDS: dict[str, Callable[[Ended, Auditing], Iterator[Deed]]] = {
     "THREAD": _search,
     "ESEARCH": _search,
 }
+_DEEDS = {prefix + name.encode(): tell for name, tell in _BY_NAME.items() for prefix in (b"", b"UID ")}

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from enum import IntEnum
+from functools import lru_cache
 from typing import NamedTuple
 
 from imapgate.model.passing import FetchItem
@@ -38,8 +39,8 @@ class Delivery(NamedTuple):
     uids: Sequence[int]
     messages: int
     octets: int
-    message_ids: tuple[str, ...]
-    subjects: tuple[str, ...]
+    message_ids: tuple[str, ...] = ()
+    subjects: tuple[str, ...] = ()
 
 
 _FRONT = rb"\* [0-9]+ FETCH \((?:FLAGS \([^()\r\n]*\) )?UID ([0-9]{1,10})"
@@ -83,6 +84,13 @@ def access_of(items: Sequence[str]) -> Access:
     return found
 
 
+@lru_cache(256)
+def _asked(items: tuple[str, ...]) -> tuple[Access, bool]:
+    """How much is asked for, and whether each response has to be read by itself."""
+    access = access_of(items)
+    return access, access is Access.CONTENT or "[" in "".join(items)
+
+
 class Delivered:
     """The FETCH responses to one command.
 
@@ -99,15 +107,14 @@ class Delivered:
 
     def __init__(
         self,
-        items: Sequence[str],
+        items: tuple[str, ...],
         *,
         added: bool = False,
         subjects: bool = False,
         told: Callable[[FetchItem], None] | None = None,
     ) -> None:
-        asked = access_of(items)
-        self._access = asked
-        self._careful = asked is Access.CONTENT or "[" in "".join(items) or told is not None
+        self._access, careful = _asked(items)
+        self._careful = careful or told is not None
         self._added = added
         self._subjects: list[str] | None = [] if subjects else None
         self._told = told
@@ -124,19 +131,15 @@ class Delivered:
     @property
     def delivery(self) -> Delivery:
         """What was delivered."""
-        access = max((level for level in Access if self._count[level]), default=self._access)
-        access = access if self._careful else self._access
-        uids = self._uids[access] if self._careful else self._uids[0]
-        count = self._count[access] if self._careful else self._count[0]
-        many = count > IDS_MOST
-        return Delivery(
-            access,
-            [int(uid) for uid in uids],
-            count,
-            self._octets,
-            () if many else tuple(dict.fromkeys(self._ids)),
-            () if many else tuple(dict.fromkeys(self._subjects or ())),
-        )
+        access, counted = self._access, Access.METADATA
+        if self._careful:
+            access = counted = max((level for level in Access if self._count[level]), default=access)
+        count = self._count[counted]
+        uids = [int(uid) for uid in self._uids[counted]]
+        if count > IDS_MOST or not (self._ids or self._subjects):
+            return Delivery(access, uids, count, self._octets)
+        subjects = tuple(dict.fromkeys(self._subjects or ()))
+        return Delivery(access, uids, count, self._octets, tuple(dict.fromkeys(self._ids)), subjects)
 
     def literal(self, data: bytes) -> None:
         """Octets of a literal pass."""

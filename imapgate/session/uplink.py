@@ -42,6 +42,9 @@ class Flight(NamedTuple):
     rule: Rule
 
 
+OWN = b""
+"""In the place of the client's tag: it is a command of the gate's own, of which the client sees nothing."""
+
 Waiting = Command | takes.MessageBegins
 
 IDLE_REFRESH = 27 * 60.0
@@ -155,7 +158,7 @@ class Uplink:
         witness = self.witness
         assert witness is not None
         command = waiting if isinstance(waiting, Command) else waiting.command
-        if witness.mixes(command.rule, [flight.rule for flight in self.flights.values()]):
+        if self.flights and witness.mixes(command.rule, [flight.rule for flight in self.flights.values()]):
             return False
         question = None if self._asked is waiting else witness.query(command)
         if question is None:
@@ -163,7 +166,7 @@ class Uplink:
             return True
         if not self.flights:
             self._own, self._asked = self.link.next_tag(), waiting
-            self.flights[self._own] = Flight(b"", command.rule)
+            self.flights[self._own] = Flight(OWN, command.rule)
             witness.ask()
             self._out.upstream(b"%b %b\r\n" % (self._own, question))
         return False
@@ -171,7 +174,7 @@ class Uplink:
     def _write(self, waiting: Waiting) -> None:
         command = waiting if isinstance(waiting, Command) else waiting.command
         tag = self.link.next_tag()
-        if self.witness is not None:
+        if self.witness is not None and command.tag != OWN:
             command = self.witness.begin(tag, command, 0 if isinstance(waiting, Command) else waiting.size)
         rule, parts = command.rule, command.parts
         self.flights[tag] = Flight(command.tag, rule)
@@ -302,10 +305,11 @@ class Uplink:
         flight = self.flights.pop(tag, None)
         if flight is None:
             raise UpstreamProtocolError("a completion for no command")
-        if tag == self._own:
-            self._own = b""
-            assert self.witness is not None
-            self.witness.answered(ok=ok)
+        if flight.tag == OWN:
+            if tag == self._own:
+                self._own = b""
+                assert self.witness is not None
+                self.witness.answered(ok=ok)
             self.drain()
             return None
         if tag != self.head_tag or self.head is Head.FREE:

@@ -6,11 +6,13 @@ answer takes (THREATS A26).  What upstream sends is in :mod:`imapgate.session.an
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 from imapgate.errors import ClientProtocolError
 from imapgate.limits import Limits
-from imapgate.model.commands import Table
+from imapgate.model import capability
+from imapgate.model.commands import COMMANDS, Changes, Command, Table
 from imapgate.model.passing import Message
 from imapgate.model.reading import Reading
 from imapgate.model.verdict import CONTINUE, Answer, Reject, Replace, Verdict
@@ -19,7 +21,9 @@ from imapgate.session.answers import WatchedAnswers
 from imapgate.session.effects import Close, Granted, Reason, Side
 from imapgate.session.intake import Intake
 from imapgate.session.outbox import Outbox
-from imapgate.session.states import Head
+from imapgate.session.states import CONNECTION, ConnectionEvent, Head
+from imapgate.session.uplink import OWN
+from imapgate.wire.writer import Literal, Part
 
 UNRECORDED = "[UNAVAILABLE] The audit trail cannot be written, and nothing is done unrecorded"
 _HARMLESS = frozenset((b"LOGOUT", b"CAPABILITY", b"NOOP", b"ID", b"IDLE", b"UNSELECT"))
@@ -29,11 +33,13 @@ _HARMLESS = frozenset((b"LOGOUT", b"CAPABILITY", b"NOOP", b"ID", b"IDLE", b"UNSE
 class WatchedRelay(WatchedAnswers):
     """One client's commands, where plugins or the audit trail want to know of them."""
 
-    __slots__ = ("_cut", "_message", "_messages", "_seen", "_table", "_to")
+    __slots__ = ("_cut", "_message", "_messages", "_seen", "_table", "_to", "_verbs")
 
     def __init__(self, out: Outbox, intake: Intake, limits: Limits, table: Table, granted: Granted) -> None:
         super().__init__(out, intake, limits, table, granted)
         self._table = table
+        verbs = self._interests.verbs
+        self._verbs = None if verbs is None else frozenset(verb.encode() for verb in verbs)
         self._message: Message | None = None  # that flows, and that somebody looks at
         self._messages = 0  # of the command under way
         self._seen = 0  # octets of the message that they saw
@@ -51,13 +57,13 @@ class WatchedRelay(WatchedAnswers):
         """Take what the client sent: first see whether it may be done at all, then ask."""
         if isinstance(event, takes.Complete):
             if self._allows(event):
-                self._consider(event, Reading(event.command, utf8=self._intake.utf8))
+                self._consider(event)
         elif isinstance(event, takes.MessageBegins):
             self._begins(event)
         elif isinstance(event, takes.MessageData):
             self._chunk(event)
-        elif isinstance(event, takes.MessageTail) and self._cut is not None:
-            self._dismiss(self._cut)
+        elif isinstance(event, takes.MessageTail):
+            self._tail(event)
         else:
             super().take(event)
 
@@ -73,25 +79,45 @@ class WatchedRelay(WatchedAnswers):
         self._say(b"%b %b %b\r\n" % (event.command.tag, completion, text))
         if isinstance(event, takes.MessageBegins):
             self._intake.refused()
+        elif event.command.rule.changes is Changes.SELECTS and self._selected:  # as after any SELECT that fails
+            self._deselect()
 
-    def _consider(self, event: takes.Complete | takes.MessageBegins, reading: Reading) -> None:
+    def _deselect(self) -> None:
+        """Have the mailbox that was selected selected no more, upstream as here (RFC 3501 §6.3.1)."""
+        self.connection = CONNECTION[self.connection, ConnectionEvent.SELECT_FAILED]
+        unselect = b"UNSELECT" in capability.parse(self._up.link.capabilities)
+        parts: tuple[Part, ...] = () if unselect else (b' ""',)
+        self._up.submit(Command(OWN, COMMANDS[b"UNSELECT" if unselect else b"SELECT"], parts, ()))
+
+    def _consider(self, event: takes.Complete | takes.MessageBegins) -> None:
         """Have a new command judged, if anybody wants to."""
         self._message, self._intake.watched = None, False  # one that upstream did not want may still stand there
-        self._considered, self._notes = reading, {}
-        verbs = self._interests.verbs
-        if reading.verb == "LOGOUT" or (verbs is not None and reading.verb not in verbs):
-            self._approved(event, reading)
+        self._notes = {}
+        judged = self._judges(event.command.rule.verb)
+        if not judged and isinstance(event, takes.Complete):
+            self._pass_on(event)
             return
-        parse = partial(self._parse, event)
-        self._ask(Side.CLIENT, "command", (reading,), partial(self._command_judged, event, reading), parse)
+        self._considered = reading = self._reading(event)
+        if judged:
+            then, parse = partial(self._command_judged, event, reading), partial(self._parse, event)
+            self._ask(Side.CLIENT, "command", (reading,), then, parse)
+        else:
+            self._approved(event, reading)
+
+    def _judges(self, verb: bytes) -> bool:
+        """Whether anybody wants to be asked about this command."""
+        return verb != b"LOGOUT" and (self._verbs is None or verb in self._verbs)
+
+    def _reading(self, event: takes.Complete | takes.MessageBegins | takes.MessageTail) -> Reading:
+        size = event.size if isinstance(event, takes.MessageBegins) else 0
+        return Reading(event.command, message_size=size, utf8=self._intake.utf8)
 
     def _parse(self, event: takes.Complete | takes.MessageBegins, line: bytes) -> Reading:
         """Read what a plugin would put in a command's place.
 
         :raise ClientProtocolError: it is no command.
         """
-        command = self._parsed(event, line).command
-        return Reading(command, message_size=_size(event), utf8=self._intake.utf8)
+        return self._reading(self._parsed(event, line))
 
     def _parsed(self, event: takes.Complete | takes.MessageBegins, line: bytes) -> takes.Complete | takes.MessageBegins:
         """The same event with another command; the size of a message is what is really to come."""
@@ -114,7 +140,7 @@ class WatchedRelay(WatchedAnswers):
         elif isinstance(verdict, Replace):
             self._notes.update({"command.asked": reading.verb, "policy.plugin": self._by, "policy.rule": verdict.rule})
             event = self._parsed(event, verdict.line)
-            self._approved(event, Reading(event.command, message_size=_size(event), utf8=self._intake.utf8))
+            self._approved(event, self._reading(event))
         else:
             self._approved(event, reading)
 
@@ -137,13 +163,40 @@ class WatchedRelay(WatchedAnswers):
     # --- messages ---------------------------------------------------------------------------------------
 
     def _begins(self, event: takes.MessageBegins) -> None:
-        reading = Reading(event.command, message_size=event.size, utf8=self._intake.utf8)
         if self._cut is not None:  # a later message of a command that is refused
             self._dismiss(self._cut)
         elif self._up.head is Head.FLOWING:
-            self._consider_message(event, reading)
+            reading = self._reading(event)
+            self._consider_rest(event, reading, lambda: self._consider_message(event, reading))
         elif self._allows(event):
-            self._consider(event, reading)
+            self._consider(event)
+
+    def _tail(self, event: takes.MessageTail) -> None:
+        pass_on = partial(super().take, event)
+        if self._cut is not None:
+            self._dismiss(self._cut)
+        elif any(isinstance(part, Literal) or part.strip(b" )") for part in event.command.parts):
+            self._consider_rest(event, self._reading(event), pass_on)
+        else:
+            pass_on()
+
+    def _consider_rest(
+        self, event: takes.MessageBegins | takes.MessageTail, reading: Reading, approved: Callable[[], None]
+    ) -> None:
+        """Have a command judged again of which more has come, behind a message that has gone on (THREATS A49)."""
+        if not self._judges(event.command.rule.verb):
+            approved()
+            return
+
+        def judged(verdict: Verdict) -> None:
+            if isinstance(verdict, Reject):
+                self._dismiss(self._end_message(verdict))
+            elif isinstance(verdict, Answer):
+                self._dismiss(self._end_message(Reject(verdict.code, verdict.text, "answered")))
+            else:
+                approved()
+
+        self._ask(Side.CLIENT, "command", (reading,), judged)
 
     def _consider_message(self, event: takes.MessageBegins, reading: Reading) -> None:
         if not self._interests.message:
@@ -221,10 +274,6 @@ class WatchedRelay(WatchedAnswers):
         if answer:
             self._say(answer)
         self.dismissed = b"[UNAVAILABLE] The message was refused; connect again"
-
-
-def _size(event: takes.Complete | takes.MessageBegins) -> int:
-    return event.size if isinstance(event, takes.MessageBegins) else 0
 
 
 def _coded(code: str, text: str) -> bytes:

@@ -25,6 +25,7 @@ from imapgate.wire.writer import Literal, quotable, quoted
 
 _FETCHING = frozenset((b"FETCH", b"UID FETCH", b"STORE", b"UID STORE"))
 """Commands that are answered by FETCH responses, which say of none whose they are: one at a time."""
+_EXPUNGING = frozenset((b"EXPUNGE", b"UID EXPUNGE"))
 _BY_NUMBER = frozenset((b"STORE", b"COPY", b"MOVE", b"REPLACE"))
 _BY_UID = frozenset((b"UID STORE", b"UID COPY", b"UID MOVE"))
 _VAGUE = re.compile(rb"[:*$]")
@@ -36,6 +37,7 @@ _COUNT = re.compile(rb"\bCOUNT (%b)" % NUMBER, re.IGNORECASE)
 _ALL = re.compile(rb"\bALL (%b)" % UIDS, re.IGNORECASE)
 _FOUND = frozenset((b"SEARCH", b"SORT", b"THREAD", b"ESEARCH"))
 _SEARCHING = frozenset(word.decode("ascii") for word in _FOUND)
+_OUTCOMES = {b"OK": "ok", b"NO": "no", b"BAD": "bad"}
 _SAID = frozenset((b"OK", b"NO", b"BAD"))
 _ESEARCH_TAG = re.compile(rb'\* ESEARCH \(TAG "?([^ ")]+)', re.IGNORECASE)
 _GONE = re.compile(rb"\* VANISHED (%b)\r\n" % UIDS, re.IGNORECASE)
@@ -88,8 +90,8 @@ class Witness:
     """
 
     __slots__ = (
-        "_auditing", "_begun", "_ended", "_fetching", "_held", "_known", "_number", "_out", "_querying", "_shows_uids",
-        "_told", "notes", "place",
+        "_auditing", "_begun", "_ended", "_expunging", "_fetching", "_held", "_known", "_number", "_out", "_querying",
+        "_shows_uids", "_told", "notes", "place",
     )  # fmt: skip
 
     def __init__(self, out: Outbox, auditing: Auditing | None, told: Callable[[FetchItem], None] | None = None) -> None:
@@ -99,6 +101,7 @@ class Witness:
         self._number = 0
         self._begun: dict[bytes, Begun] = {}
         self._fetching: Begun | None = None
+        self._expunging: Begun | None = None
         self._ended: Begun | None = None  # that is completed, and not recorded yet
         self._querying = False
         self._known: list[int] = []
@@ -153,6 +156,8 @@ class Witness:
         self._begun[tag] = begun
         if self._querying:
             begun.known, self._querying = tuple(self._known), False
+        if verb in _EXPUNGING:
+            self._expunging = begun
         if verb in _FETCHING and (auditing is not None or self._told is not None):
             self._fetching = begun
             return self._fetch(begun, command)
@@ -214,9 +219,8 @@ class Witness:
         """Text passes that is no line of its own; return it as the client is to see it."""
         if self._querying:
             piece = self._without_own(piece, whole)
-        for begun in self._begun.values():
-            if begun.reading.name == "EXPUNGE":
-                begun.expunged += piece.count(b" EXPUNGE\r\n")
+        if self._expunging is not None:
+            self._expunging.expunged += piece.count(b" EXPUNGE\r\n")
         fetching = self._fetching
         if fetching is None or fetching.delivered is None:
             return piece
@@ -255,9 +259,8 @@ class Witness:
     def _vanished(self, line: bytes) -> None:
         """What EXPUNGE is answered with where QRESYNC is on (RFC 7162 §3.2.10)."""
         found = _GONE.match(line)
-        for begun in self._begun.values():
-            if begun.reading.name == "EXPUNGE" and found is not None:
-                begun.expunged += count_of(found[1])
+        if self._expunging is not None and found is not None:
+            self._expunging.expunged += count_of(found[1])
 
     def _searched(self, word: bytes, line: bytes) -> bool:
         if self._querying and word == b"SEARCH":
@@ -277,13 +280,16 @@ class Witness:
     def completed(self, tag: bytes, outcome: bytes, line: bytes) -> Begun:
         """A command is completed; :meth:`tell` records it."""
         begun = self._begun.pop(tag)
-        status = STATUS.match(line)
+        status = STATUS.match(line) if b"[" in line else None
         if status is not None and status[3] is not None:
             begun.codes[status[3].upper()] = status[4] or b""
         if begun is self._fetching:
             self._fetching = None
-        self._ended, begun.outcome = begun, outcome.decode("ascii").lower()
-        self._moved(begun, outcome == b"OK")
+        elif begun is self._expunging:
+            self._expunging = None
+        self._ended, begun.outcome = begun, _OUTCOMES[outcome]
+        if begun.reading.command.rule.changes is not Changes.NOTHING:
+            self._moved(begun, outcome == b"OK")
         return begun
 
     def tell(self) -> None:
@@ -311,11 +317,11 @@ class Witness:
         for begun in self._begun.values():
             self._record(begun)
         self._begun.clear()
-        self._fetching = None
+        self._fetching = self._expunging = None
 
     def _record(self, begun: Begun) -> None:
         auditing = self._auditing
-        if auditing is None or not recorded(begun.reading.name):
+        if auditing is None or not recorded(begun.reading.command.rule.verb):
             return
         common: dict[str, object] = _command(begun.number, begun.reading)
         common["duration"] = round(auditing.seconds() - begun.seconds, 6)

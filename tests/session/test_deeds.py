@@ -33,7 +33,7 @@ def told(
     reading = Reading(parsed(b"a", line, DEFAULTS, COMMANDS, utf8=True).command)
     size = 9 * line.endswith(b"{9}")
     ended = Ended(reading, ok, place, delivery, codes or {}, known, expunged, found, size, size // 9)
-    assert recorded(reading.name)
+    assert recorded(reading.command.rule.verb)
     return list(deeds(ended, AUDITING))
 
 
