@@ -186,9 +186,7 @@ def test_access_without_uids() -> None:
 
 def test_what_is_not_recorded() -> None:
     """Commands that touch nobody's mail and no mailbox are no events."""
-    touching = {
-        verb.removeprefix(b"UID ").decode() for verb in COMMANDS if recorded(verb.removeprefix(b"UID ").decode())
-    }
+    touching = {verb.removeprefix(b"UID ").decode() for verb in COMMANDS if recorded(verb)}
     assert not touching & {"NOOP", "LIST", "STATUS", "IDLE", "ENABLE", "LOGOUT", "NAMESPACE", "GETACL", "UNSELECT"}
     reading = Reading(parsed(b"a", b"NOOP", DEFAULTS, COMMANDS, utf8=False).command)
     assert list(deeds(Ended(reading, True), AUDITING)) == []

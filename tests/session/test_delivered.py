@@ -31,7 +31,7 @@ def passed(
     scanner = ResponseScanner(256 * 1024)
     scanner.fine = True
     found: list[FetchItem] = []
-    delivered = Delivered(items, added=added, subjects=subjects, told=found.append if told else None)
+    delivered = Delivered(tuple(items), added=added, subjects=subjects, told=found.append if told else None)
     shown = b""
     for chunk in chunks:
         for kind, piece in scanner.feed(chunk):
