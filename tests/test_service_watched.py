@@ -186,10 +186,11 @@ def test_from_the_start_to_the_end(tmp_path: Path) -> None:
     assert happened[-4:] == ["one closes", "one stops", "threads of plugins stop", "threads of audit trail stop"]
 
 
-def test_clients_that_do_not_go_are_recorded_all_the_same(tmp_path: Path) -> None:
+@pytest.mark.parametrize("logged_in", [False, True])
+def test_clients_that_do_not_go_are_recorded_all_the_same(tmp_path: Path, logged_in: bool) -> None:
     """A client that does not close is cut off while its end can still be recorded."""
     running = Written(tmp_path, TOML + audit(tmp_path) + "[limits]\ndrain = '1s'\n")
-    patron = running.logged_in()
+    patron = running.logged_in() if logged_in else Patron(running)
     done = running.stops()
     passes(running, 1.0 + STOP_SECONDS + 0.1)
     assert patron.wire.disconnected
@@ -266,6 +267,7 @@ def test_a_reload_with_other_plugins(tmp_path: Path) -> None:
     before.leaves()
     passes(running, 2.0)
     assert plugins("one") == ["one starts", "one closes", "one stops"]
+    assert running.service._replaced == []
     assert plugins("two") == ["two starts"]
     running.reloads(TOML + audit(tmp_path))
     assert running.service.gate.plugins is None

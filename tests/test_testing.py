@@ -62,6 +62,13 @@ def test_a_command_is_refused() -> None:
     assert Harness(NoDelete, {"domain": "example.org"}).client("a1 DELETE Trash") == ""
 
 
+def test_whom_it_concerns() -> None:
+    """A plugin of some users is not asked about others."""
+    options = {"domain": "example.org", "users": ["e*@example.org"]}
+    assert Harness(NoDelete, options, user="bob@example.org").client("a1 DELETE Trash") == ""
+    assert Harness(NoDelete, options, user="eve@example.org").client("a1 DELETE Trash") != ""
+
+
 @pytest.mark.parametrize("user", ["o'brien", "a b", 'qu"ote', "müller", "back\\slash", "x" * 60])
 def test_any_user(user: str) -> None:
     """Whoever it is, is logged in, and is what the plugin sees."""

@@ -64,6 +64,7 @@ from imapgate.wire.writer import redacted
 OPEN = Terms(starttls=False, login=True)
 """A connection on which a login is allowed as it is."""
 
+CAPABILITIES = "IMAP4rev1 IDLE ENABLE CONDSTORE QRESYNC UTF8=ACCEPT"
 GREETING = "* OK [CAPABILITY IMAP4rev1 LITERAL+ SASL-IR ID AUTH=PLAIN AUTH=LOGIN] imapgate ready"
 LOGGED_IN = "[CAPABILITY {}] Logged in"
 
@@ -554,7 +555,7 @@ def play(
 def relay(
     text: str,
     *,
-    capabilities: str = "IMAP4rev1 IDLE ENABLE CONDSTORE QRESYNC UTF8=ACCEPT",
+    capabilities: str = CAPABILITIES,
     limits: Limits = DEFAULTS,
     extra_verbs: Sequence[str] = (),
     traced: bool = False,
@@ -592,6 +593,7 @@ def watched(
     audit: bool = False,
     durable: bool = False,
     subjects: bool = False,
+    capabilities: str = CAPABILITIES,
     limits: Limits = DEFAULTS,
     traced: bool = False,
     mode: PoolMode = PoolMode.SESSION,
@@ -599,7 +601,7 @@ def watched(
 ) -> ClientSession:
     """Play a transcript on a session that is watched; its client is logged in."""
     watching = Watching(interests, judge, audit, durable, subjects)
-    return relay(text, limits=limits, traced=traced, mode=mode, watching=watching, ways=ways)
+    return relay(text, capabilities=capabilities, limits=limits, traced=traced, mode=mode, watching=watching, ways=ways)
 
 
 MAILBOX_CAPABILITIES = "IMAP4rev1 IDLE"

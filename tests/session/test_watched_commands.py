@@ -515,3 +515,36 @@ def test_a_pipeline_that_is_full() -> None:
         limits=replace(DEFAULTS, pipelined_commands=1),
         ways=NOT_TRAILING[:1],
     )
+
+
+@pytest.mark.parametrize(("capabilities", "asked", "said"), [("UNSELECT", "UNSELECT", "OK"), ("", 'SELECT ""', "NO")])
+def test_a_select_that_is_refused(capabilities: str, asked: str, said: str) -> None:
+    """It deselects, as any SELECT that fails (RFC 3501 §6.3.1); the client sees nothing of how that is done."""
+    watched(
+        f"""
+        C: s SELECT inbox
+        -> judged client continue
+        U> g1 SELECT inbox
+        U< g1 OK selected
+        C> s OK selected
+        == selected
+        C: a1 NOOP
+        C: a2 SELECT Hidden
+        C: a3 SELECT Hidden
+        U> g2 NOOP
+        -> judged client reject [NONEXISTENT] No such mailbox
+        C> a2 NO [NONEXISTENT] No such mailbox
+        == authenticated
+        U> g3 {asked}
+        -> judged client reject [NONEXISTENT] No such mailbox
+        C> a3 NO [NONEXISTENT] No such mailbox
+        U< g2 OK done
+        C> a1 OK done
+        U< g3 {said} done
+        C: a4 LIST "" %
+        U> g4 LIST "" %
+        """,
+        Interests(verbs=frozenset(["SELECT"])),
+        capabilities=f"IMAP4rev1 {capabilities}",
+        ways=NOT_TRAILING,
+    )

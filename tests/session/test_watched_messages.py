@@ -575,3 +575,48 @@ def test_commands_in_flight_before_a_message_that_is_cut_off() -> None:
         audit=True,
         ways=CHUNKS,
     )
+
+
+def test_a49_the_rest_of_a_command() -> None:
+    """What stands behind a message is judged before it goes on: it may be another one, in no literal."""
+    watched(
+        f"""
+        C: a1 APPEND x {{5+}}
+        <- judge client command APPEND x
+        -> judged client continue
+        U> g1 APPEND x {{5}}
+        U< + go
+        C: hello CATENATE (URL "/Hidden/;UID=1")
+        U>. hello
+        <- judge client command APPEND CATENATE (URL "/Hidden/;UID=1")
+        -> judged client reject [CANNOT] Not that
+        C> a1 NO [CANNOT] Not that
+        {BYE}
+        <- abort upstream
+        {END}
+        """,
+        APPENDS,
+        ways=CHUNKS,
+    )
+
+
+@pytest.mark.parametrize("verdict", ["continue", "reject [CANNOT] Not that", "answer NO [CANNOT] Not that"])
+def test_a49_a_second_message_without_a_plugin_that_looks_at_messages(verdict: str) -> None:
+    """The command is judged again with what has come of it: flags, and whatever a server may take there."""
+    rest = f"C> a1 NO [CANNOT] Not that\n{BYE}\n<- abort upstream\n{END}" if "NO" in verdict else "U>  (\\Deleted) {2}"
+    watched(
+        f"""
+        C: a1 APPEND x {{5+}}
+        <- judge client command APPEND x
+        -> judged client continue
+        U> g1 APPEND x {{5}}
+        U< + go
+        C: hello (\\Deleted) {{2+}}
+        U>. hello
+        <- judge client command APPEND (\\Deleted)
+        -> judged client {verdict}
+        {rest}
+        """,
+        APPENDS,
+        ways=CHUNKS,
+    )
