@@ -142,7 +142,11 @@ class IPlugin(Interface):
         """The client is logged in, and has not been told so."""
 
     def command(session: Session, command: Command) -> Verdict | None:
-        """A command has come; nothing of it has gone on, and a message of it was not asked for yet."""
+        """A command has come; nothing of it has gone on, and a message of it was not asked for yet.
+
+        Where more of it comes behind a message, such as the flags of a second one, it is asked about again, with all
+        that has come; it can then be rejected, not replaced, and the session ends.
+        """
 
     def message_begins(session: Session, command: Command, message: Message) -> Verdict | None:
         """A message is about to come."""

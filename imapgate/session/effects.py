@@ -24,6 +24,8 @@ from imapgate.session.link import Link
 class Side(Enum):
     """One of the two ends."""
 
+    __hash__ = object.__hash__  # identity is enough, and costs no call in Python
+
     CLIENT = "client"
     UPSTREAM = "upstream"
 
