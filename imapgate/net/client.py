@@ -359,16 +359,16 @@ class ClientProtocol(Protocol):
         self.gate.journal.report(self.client, event, self.name)
 
     def _record(self, effect: Record) -> None:
-        if self._watch is not None:
-            self._watch.record(*effect)
+        assert self._watch is not None
+        self._watch.record(*effect)
 
     def _commit(self, effect: Commit) -> None:
         """Do nothing more before all that was recorded is on disk."""
-        if self._watch is not None:
-            valves = [self._valve]
-            if self._upstream is not None and self.lease is not None:
-                valves.append(self.lease.protocol.valve)
-            self._watch.commit(self._loop, valves, partial(self._unrecorded, effect.whole))
+        assert self._watch is not None
+        valves = [self._valve]
+        if self._upstream is not None and self.lease is not None:
+            valves.append(self.lease.protocol.valve)
+        self._watch.commit(self._loop, valves, partial(self._unrecorded, effect.whole))
 
     def _unrecorded(self, whole: bool) -> None:
         self.perform(self.session.recording_failed(whole))

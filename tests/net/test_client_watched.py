@@ -16,7 +16,7 @@ from imapgate.model.verdict import Disconnect, Reject, Verdict
 from imapgate.net import client as module
 from imapgate.net.client import ClientProtocol
 from imapgate.net.proxy_protocol import TrustedProxies
-from imapgate.session.effects import Auditing
+from imapgate.session.effects import Auditing, Free, Hold, Reason, Side
 from tests.audit.trails import Bed
 from tests.net.sessions import IMPLICIT, LOGIN, OK, PLAINTEXT, STARTTLS, UPSTREAM_GREETING, Session, mailbox
 from tests.net.watching import COMMANDS, EVENTS, EVERYTHING, Disk, Oracle, Watched, watched
@@ -820,6 +820,38 @@ def test_a_refusal_is_told_when_it_is_on_disk() -> None:
     disk.writes()
     assert session.wire.read() == b"b NO [NOPERM] No\r\n"
     assert session.upstream_wire.read() == b""
+
+
+def test_mailbox_mode_has_no_upstream_to_hold() -> None:
+    """Where the session is without a connection only its client is held."""
+    oracle = Oracle(COMMANDS)
+    oracle.verdicts["command DELETE"] = Reject("NOPERM", "No")
+    session, disk = durable(oracle, made=mailbox())
+    session.upstream.dataReceived(b"g2 OK done\r\n")
+    assert session.protocol.lease is None
+    assert session.says(b"b DELETE Box\r\n") == b""
+    assert (session.held, session.upstream_held) == (["audit record awaited"], [])
+    disk.writes()
+    assert session.wire.read() == b"b NO [NOPERM] No\r\n"
+    assert session.held == []
+
+
+@pytest.mark.parametrize("reason", [Reason.PIPELINE, Reason.CONTINUATION, Reason.VERDICT, Reason.ANSWER])
+def test_held_for_its_own_reason_and_no_other(reason: Reason) -> None:
+    """What is freed is what was held: a client that may speak once more is held when it does, whatever is awaited."""
+    session = Watched(Oracle(COMMANDS)).connected()
+    session.protocol.perform([Hold(Side.CLIENT, reason)])
+    soft = reason in (Reason.VERDICT, Reason.ANSWER)
+    assert session.wire.paused is not soft
+    session.says(b"a NOOP\r\n")
+    assert session.wire.paused
+    other = Reason.PIPELINE if soft else Reason.VERDICT
+    session.protocol.perform([Free(Side.CLIENT, other)])
+    assert session.wire.paused
+    session.protocol.perform([Free(Side.CLIENT, reason)])
+    assert not session.wire.paused
+    session.says(b"b NOOP\r\n")
+    assert not session.wire.paused
 
 
 def test_f14_with_a_trail_of_its_own(tmp_path: Path) -> None:
