@@ -135,7 +135,10 @@ class GateOperator:
 
     async def act(self, command: str, arguments: Mapping[str, str]) -> Sequence[Row]:
         """Carry out a command that changes something."""
-        fields = {"admin.command": command, "admin.arguments": [f"{key}={value}" for key, value in arguments.items()]}
+        fields: dict[str, object] = {
+            "admin.command": command,
+            "admin.arguments": [f"{key}={value}" for key, value in arguments.items()],
+        }
         try:
             rows = await _ACT[command](self, arguments)
         except Refused as refused:

@@ -7,7 +7,7 @@ import os
 import random
 import secrets
 import signal
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -353,7 +353,7 @@ class GateService(Service):
             trace.close()  # it may have been rotated
         self.record("config.reload", "ok", {"config.file": str(path or "")})
 
-    def record(self, event: str, outcome: str, fields: Mapping[str, object]) -> None:
+    def record(self, event: str, outcome: str, fields: dict[str, object]) -> None:
         """Put what happened to the gate itself into the audit trail."""
         if self.recording is not None:
             self.recording.trail.record(event, outcome, fields)

@@ -16,6 +16,8 @@ from collections.abc import Mapping
 from hashlib import sha256
 from typing import NamedTuple
 
+import orjson
+
 _canonical = json.JSONEncoder(
     sort_keys=True, separators=(",", ":"), allow_nan=False, check_circular=False, default=str
 ).encode
@@ -56,6 +58,12 @@ class Read(NamedTuple):
 
 def canonical(record: Mapping[str, object]) -> bytes:
     """Return the canonical JSON; a value that JSON does not know stands there as its text."""
+    try:
+        body = orjson.dumps(record, default=str, option=orjson.OPT_SORT_KEYS)  # in a sixth of the time
+        if body.isascii() and b"null" not in body:  # which it writes for what is no number
+            return body
+    except TypeError:  # a number of more than 64 bits, or half a character
+        pass
     try:
         return _canonical(record).encode("ascii")
     except ValueError:  # a number that is none, or infinite

@@ -123,8 +123,8 @@ class Trail:
 
     # --- records ---
 
-    def record(self, event: str, outcome: str, fields: Mapping[str, object]) -> None:
-        """Take what happened, at this moment."""
+    def record(self, event: str, outcome: str, fields: dict[str, object]) -> None:
+        """Take what happened, at this moment, and the fields with it: they are nobody else's from now on."""
         if (self._lost or self._writer.octets >= KEPT or self._state != "running") and not self._room(event):
             return
         self._seal(event, outcome, fields)
@@ -148,8 +148,8 @@ class Trail:
         }
         return [row, *(row for sink in self._sinks for row in sink.rows())]
 
-    def _seal(self, event: str, outcome: str, fields: Mapping[str, object], signer: Signer | None = None) -> None:
-        record = {**fields, "event": event, "outcome": outcome, "time": self._time()}
+    def _seal(self, event: str, outcome: str, record: dict[str, object], signer: Signer | None = None) -> None:
+        record["event"], record["outcome"], record["time"] = event, outcome, self._time()
         line = self._chain.seal(record, signer)
         self._writer.add(line)
         for sink in self._sinks:

@@ -68,7 +68,8 @@ class WatchedAnswers(Relay):
     @property
     def _owed(self) -> int:
         up = self._up
-        return len(up.flights) + len(up.queue) + len(self._deferred) + len(self._then) + len(self._unread)
+        owed = len(up.flights) + len(up.queue) + len(self._deferred)
+        return owed + len(self._then) + len(self._unread) if self._then or self._unread else owed
 
     @property
     def mid_response(self) -> bool:

@@ -152,6 +152,8 @@ class Delivered:
 
         :param whole: the stream stands at a line's start behind it
         """
+        if whole and not (self._held or self._inside or self._careful):
+            return self._many(piece)
         if self._held:
             piece, self._held = self._held + piece, b""
         if self._added and not whole and not piece.endswith(b"\n") and len(piece) < _LINE_MOST:

@@ -30,7 +30,8 @@ _BY_NUMBER = frozenset((b"STORE", b"COPY", b"MOVE", b"REPLACE"))
 _BY_UID = frozenset((b"UID STORE", b"UID COPY", b"UID MOVE"))
 _VAGUE = re.compile(rb"[:*$]")
 """A set of UIDs with this in it may name messages that are not there."""
-_MARKED = {b"EXPUNGE": b"UID SEARCH DELETED", b"CLOSE": b"UID SEARCH DELETED"}
+_PRECEDED = _EXPUNGING | _BY_NUMBER | _BY_UID | {b"CLOSE"}
+"""Commands that may need a question of the gate's own before them."""
 _OWN = re.compile(rb"^\* [0-9]+ FETCH \(UID (%b)\)\r\n" % NUMBER, re.IGNORECASE | re.MULTILINE)
 _CODE = re.compile(rb"\S+ [A-Z]+ \[([A-Z-]+)(?: ([^\]]*))?\]", re.IGNORECASE)
 _COUNT = re.compile(rb"\bCOUNT (%b)" % NUMBER, re.IGNORECASE)
@@ -125,7 +126,7 @@ class Witness:
     def query(self, command: Command) -> bytes | None:
         """What the gate has to ask first, to know which messages this command concerns."""
         verb = command.rule.verb
-        if self._auditing is None or self.place is None:
+        if verb not in _PRECEDED or self._auditing is None or self.place is None:
             return None
         if verb in _BY_NUMBER:
             return b"FETCH %b (UID)" % Reading(command).sequence
@@ -134,9 +135,7 @@ class Witness:
             return b"UID SEARCH UID %b" % uids if _VAGUE.search(uids) else None
         if verb == b"UID EXPUNGE":
             return b"UID SEARCH UID %b DELETED" % Reading(command).sequence
-        if verb == b"CLOSE" and self.place.read_only:
-            return None
-        return _MARKED.get(verb)
+        return None if verb == b"CLOSE" and self.place.read_only else b"UID SEARCH DELETED"
 
     def ask(self) -> None:
         """The question has been sent."""
