@@ -342,7 +342,7 @@ def audited(name, durability):
 
 
 # one rule, for a verb that the load does not have
-PLUGIN = '\n[[plugin]]\nuse = "command_acl"\n[[plugin.rule]]\naction = "deny"\nverbs = ["DELETE"]\n'
+PLUGIN = '\n[[plugin]]\nuse = "command_acl"\nrules = [{ action = "deny", verbs = ["DELETE"] }]\n'
 
 
 def imapgate_cmd(*which):
