@@ -37,8 +37,8 @@ class WatchedAnswers(Relay):
     """A relay of which somebody sees what upstream sends."""
 
     __slots__ = (
-        "_auditing", "_by", "_concludes", "_considered", "_gathered", "_interests", "_items", "_notes", "_numbered",
-        "_then", "_unread", "_witness", "dismissed",
+        "_auditing", "_by", "_concludes", "_considered", "_gathered", "_interests", "_items", "_looks", "_notes",
+        "_numbered", "_skimmed", "_skims", "_then", "_unread", "_witness", "dismissed",
     )  # fmt: skip
 
     def __init__(self, out: Outbox, intake: Intake, limits: Limits, table: Table, granted: Granted) -> None:
@@ -48,7 +48,10 @@ class WatchedAnswers(Relay):
         self._numbered = self._interests.responses & _NUMBERED
         self._concludes = bool(self._interests.completions or self._interests.events)  # somebody judges completions
         self._items: deque[FetchItem] = deque()  # that nobody was asked about yet
-        self._witness = Witness(out, granted.auditing, self._items.append if self._interests.fetch else None)
+        wanted = self._interests._replace(verbs=None, capabilities=False, message=0)
+        self._looks = granted.auditing is not None or wanted != Interests(verbs=None)
+        told = self._items.append if self._interests.fetch else None
+        self._witness = Witness(out, granted.auditing, told, looks=self._looks)
         self._up.witness = self._witness
         out.durable = granted.auditing is not None and granted.auditing.durable
         self._then: dict[Side, Then] = {}  # what follows from the verdict that is awaited
@@ -57,8 +60,10 @@ class WatchedAnswers(Relay):
         self._notes: dict[str, object] = {}  # what is to be recorded of it
         self._unread: deque[tuple[int, bytes, bool]] = deque()  # pieces, and whether a line's start is behind them
         self._gathered = b""  # of a response that is read whole
+        self._skims = False  # a literal flows of which nobody wants to know more than how long it is
+        self._skimmed = 0  # octets of it that nobody was told of yet
         self.dismissed = b""
-        granted.link.scanner.fine = True
+        granted.link.scanner.fine = self._looks
 
     @property
     def place(self) -> Place | None:  # type: ignore[override]
@@ -74,7 +79,7 @@ class WatchedAnswers(Relay):
     @property
     def mid_response(self) -> bool:
         """Whether the client has been sent part of a response: more may have been read than it was sent."""
-        return not self._out.whole
+        return not self._out.whole if self._looks else super().mid_response
 
     @property
     def awaits_upstream(self) -> bool:
@@ -83,11 +88,12 @@ class WatchedAnswers(Relay):
 
     def leased(self, granted: Granted) -> None:
         """There is a connection again."""
-        granted.link.scanner.fine = True
+        granted.link.scanner.fine = self._looks
         super().leased(granted)
 
     def let_go(self, *, broken: bool) -> None:
         """The session is over; what was in flight ended nobody knows how."""
+        self._witness.skimmed(self._skimmed)
         self._witness.lost()
         super().let_go(broken=broken or bool(self._unread))
 
@@ -142,13 +148,18 @@ class WatchedAnswers(Relay):
 
     def passes(self, data: bytes) -> bool:
         """Whether this is wholly inside a literal for the client, and nobody else's; then it is taken."""
-        if self._then or self._unread or self._gathered or not super().passes(data):
+        if not self._looks:
+            return super().passes(data)
+        if not self._skims or not super().passes(data):
             return False
-        self._witness.literal(data)
+        self._skimmed += len(data)
         return True
 
     def read(self, pieces: Iterable[tuple[int, bytes]]) -> None:
         """Take what a scanner made of what upstream sent, as far as nobody has to be asked first."""
+        if not self._looks:
+            super().read(pieces)
+            return
         unread, scanner = self._unread, self._up.link.scanner
         try:
             for kind, piece in pieces:
@@ -173,10 +184,14 @@ class WatchedAnswers(Relay):
         if kind == LINE and self._deferred:
             self._say_deferred()
         begins, self._out.whole = self._out.whole, whole
+        if self._skimmed:
+            self._witness.skimmed(self._skimmed)
+            self._skimmed = 0
+        self._skims = False
         if self._gathered:
             self._gather(kind, piece, whole)
         elif kind == LITERAL:
-            self._witness.literal(piece)
+            self._skims = self._witness.literal(piece)
             self._out.client(piece)
         elif kind == TEXT:
             self._text(piece, whole, begins)
@@ -253,7 +268,7 @@ class WatchedAnswers(Relay):
     def _answer(self, tag: bytes, outcome: bytes, line: bytes) -> None:
         """Complete a command: the plugins are asked before the client hears of it."""
         begun = self._witness.completed(tag, outcome, line)
-        if not self._concludes:
+        if begun is None or not self._concludes:
             self._witness.tell()
             self._out.client(line)
             return

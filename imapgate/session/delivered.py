@@ -43,9 +43,10 @@ class Delivery(NamedTuple):
     subjects: tuple[str, ...] = ()
 
 
-_FRONT = rb"\* [0-9]+ FETCH \((?:FLAGS \([^()\r\n]*\) )?UID ([0-9]{1,10})"
-_FIRST = re.compile(_FRONT, re.IGNORECASE)
-_UIDS = re.compile(rb"\n" + _FRONT, re.IGNORECASE)
+_FRONT = rb"FETCH \((?:FLAGS \([^()\r\n]*\) )?UID ([0-9]{1,10})"
+_FIRST = re.compile(rb"\* [0-9]+ (?:%b)?" % _FRONT, re.IGNORECASE)
+_UIDS = re.compile(rb"\n\* [0-9]+ (?:%b)?" % _FRONT, re.IGNORECASE)
+"""Each further line, and its UID; none where it is another response, or has its UID elsewhere."""
 _TAKEN = re.compile(
     rb"(\n\* [0-9]+ FETCH \((?:FLAGS \([^()\r\n]*\))?)(?: UID ([0-9]{1,10})(?=[ )])|UID ([0-9]{1,10}) )", re.IGNORECASE
 )
@@ -141,19 +142,25 @@ class Delivered:
         subjects = tuple(dict.fromkeys(self._subjects or ()))
         return Delivery(access, uids, count, self._octets, tuple(dict.fromkeys(self._ids)), subjects)
 
-    def literal(self, data: bytes) -> None:
-        """Octets of a literal pass."""
+    def skimmed(self, octets: int) -> None:
+        """So many octets of a literal have passed, behind its first ones."""
+        self._octets += octets
+
+    def literal(self, data: bytes) -> bool:
+        """Octets of a literal pass; tell whether those behind them need only be counted."""
         self._octets += len(data)
         if len(self._header) < _HEADER_MOST:
             self._header += data[: _HEADER_MOST - len(self._header)]
+        return len(self._header) == _HEADER_MOST
 
     def text(self, piece: bytes, whole: bool) -> bytes:
         """Take text between literals, and return it as the client is to see it.
 
         :param whole: the stream stands at a line's start behind it
         """
-        if whole and not (self._held or self._inside or self._careful):
-            return self._many(piece)
+        if not (self._added or self._careful):
+            self._skim(piece, whole)
+            return piece
         if self._held:
             piece, self._held = self._held + piece, b""
         if self._added and not whole and not piece.endswith(b"\n") and len(piece) < _LINE_MOST:
@@ -171,6 +178,33 @@ class Delivered:
             shown.append(self._lines(piece, whole))
         return shown[0] if len(shown) == 1 else b"".join(shown)
 
+    def _skim(self, piece: bytes, whole: bool) -> None:
+        """Take text of which only the UIDs matter, and of which nothing is changed: it is not even cut."""
+        begin, end = 0, len(piece) if whole else piece.rfind(b"\n", 0, -1) + 1
+        if self._inside:
+            begin = piece.find(b"\n") + 1
+            if begin == 0 or begin > end:  # it is still the same line, or ends where a literal begins
+                begin = len(piece)
+            self._piece(piece[:begin], begin < len(piece) or whole)
+            end = max(begin, end)
+        if begin < end:
+            self._skim_lines(piece, begin, end)
+        if end < len(piece):
+            self._piece(piece[end:], False)
+
+    def _skim_lines(self, piece: bytes, begin: int, end: int) -> None:
+        first = _FIRST.match(piece, begin, end)
+        uids = [(first and first[1]) or b"", *_UIDS.findall(piece, begin, end)]
+        if b"" in uids:
+            for line in piece[begin:end].splitlines(keepends=True):
+                self._piece(line, True)
+            return
+        self._octets += end - begin
+        self._uids[0] += uids
+        self._count[0] += len(uids)
+        if len(self._ids) < IDS_MOST and self._access is Access.HEADERS:
+            self._enveloped(piece[begin:end])
+
     # --- many lines -------------------------------------------------------------------------------------
 
     def _lines(self, block: bytes, whole: bool) -> bytes:
@@ -187,19 +221,12 @@ class Delivered:
         return shown + self._piece(rest, False) if rest else shown
 
     def _many(self, lines: bytes) -> bytes:
-        """Take whole lines of which only the UIDs matter."""
+        """Take whole lines of which only the UIDs matter, and are taken out."""
         count = lines.count(b"\n")
-        if self._added:
-            parts = _TAKEN.split(b"\n" + lines)
-            uids = [one or other for one, other in zip(parts[2::4], parts[3::4], strict=True)]
-            del parts[3::4], parts[2::3]
-            shown = b"".join(parts)[1:]
-        else:
-            first = _FIRST.match(lines)
-            uids = _UIDS.findall(lines)
-            if first is not None:
-                uids.insert(0, first[1])
-            shown = lines
+        parts = _TAKEN.split(b"\n" + lines)
+        uids = [one or other for one, other in zip(parts[2::4], parts[3::4], strict=True)]
+        del parts[3::4], parts[2::3]
+        shown = b"".join(parts)[1:]
         if len(uids) != count:  # one of them is another response, or has its UID elsewhere
             return b"".join([self._piece(line, True) for line in lines.splitlines(keepends=True)])
         self._octets += len(shown)
@@ -243,6 +270,14 @@ class Delivered:
     def _response(self) -> None:
         """One response has passed."""
         line = self._line
+        if not self._careful:
+            quick = _FIRST.match(line)
+            if quick is not None and quick[1] is not None:
+                self._uids[0].append(quick[1])
+                self._count[0] += 1
+                if self._access is Access.HEADERS and len(self._ids) < IDS_MOST:
+                    self._enveloped(line)
+                return
         found = _FETCH.match(line)
         if found is None:
             self._before = self._octets

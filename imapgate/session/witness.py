@@ -86,19 +86,41 @@ class Witness:
 
     :param auditing: ``None``: nothing is recorded
     :param told: called with each message of a FETCH response
+    :param looks: somebody wants to know of every command, not only of what is selected
     :ivar place: the selected mailbox
     :ivar notes: what the plugins want to be recorded of commands that wait, by the client's tag
     """
 
     __slots__ = (
-        "_auditing", "_begun", "_ended", "_expunging", "_fetching", "_held", "_known", "_number", "_out", "_querying",
-        "_shows_uids", "_told", "notes", "place",
+        "_auditing",
+        "_begun",
+        "_ended",
+        "_expunging",
+        "_fetching",
+        "_held",
+        "_known",
+        "_looks",
+        "_number",
+        "_out",
+        "_querying",
+        "_shows_uids",
+        "_told",
+        "notes",
+        "place",
     )  # fmt: skip
 
-    def __init__(self, out: Outbox, auditing: Auditing | None, told: Callable[[FetchItem], None] | None = None) -> None:
+    def __init__(
+        self,
+        out: Outbox,
+        auditing: Auditing | None,
+        told: Callable[[FetchItem], None] | None = None,
+        *,
+        looks: bool = True,
+    ) -> None:
         self._out = out
         self._auditing = auditing
         self._told = told
+        self._looks = looks
         self._number = 0
         self._begun: dict[bytes, Begun] = {}
         self._fetching: Begun | None = None
@@ -148,6 +170,8 @@ class Witness:
     def begin(self, tag: bytes, command: Command, size: int = 0) -> Command:
         """A command goes upstream under this tag; return it as it is to go."""
         verb, auditing = command.rule.verb, self._auditing
+        if not self._looks and command.rule.changes is Changes.NOTHING:
+            return command
         self._number += 1
         reading = Reading(command, message_size=size)
         begun = Begun(self._number, reading, 0.0 if auditing is None else auditing.seconds(), self.place)
@@ -175,13 +199,15 @@ class Witness:
 
     def more(self, tag: bytes, size: int) -> None:
         """The command has another message."""
-        begun = self._begun[tag]
-        begun.size += size
-        begun.messages += 1
+        begun = self._begun.get(tag)
+        if begun is not None:
+            begun.size += size
+            begun.messages += 1
 
     def resumed(self, tag: bytes, anew: bytes) -> None:
         """IDLE was begun anew, under another tag."""
-        self._begun[anew] = self._begun.pop(tag)
+        if tag in self._begun:
+            self._begun[anew] = self._begun.pop(tag)
 
     def note(self, tag: bytes, fields: Mapping[str, object]) -> None:
         """Have this recorded of the command with this upstream tag; empty: of the one whose answers pass."""
@@ -201,9 +227,9 @@ class Witness:
 
     def denied(self, tag: bytes, fields: Mapping[str, object]) -> None:
         """A command was given up while it was sent."""
-        begun = self._begun.pop(tag)
-        fields = {**_command(begun.number, begun.reading), **self._mailbox(begun.reading), **fields}
-        if self._auditing is not None:
+        begun = self._begun.pop(tag, None)
+        if self._auditing is not None and begun is not None:
+            fields = {**_command(begun.number, begun.reading), **self._mailbox(begun.reading), **fields}
             self._out.record(Record("policy.deny", "denied", fields))
 
     def _mailbox(self, reading: Reading) -> dict[str, object]:
@@ -234,10 +260,16 @@ class Witness:
         self._known += [int(uid) for uid in _OWN.findall(piece)]
         return _OWN.sub(b"", piece)
 
-    def literal(self, data: bytes) -> None:
-        """Octets of a literal pass."""
+    def skimmed(self, octets: int) -> None:
+        """So many octets of a literal have passed, behind its first ones."""
         if self._fetching is not None and self._fetching.delivered is not None:
-            self._fetching.delivered.literal(data)
+            self._fetching.delivered.skimmed(octets)
+
+    def literal(self, data: bytes) -> bool:
+        """Octets of a literal pass; tell whether those behind them need only be counted."""
+        if self._fetching is not None and self._fetching.delivered is not None:
+            return self._fetching.delivered.literal(data)
+        return True
 
     def line(self, word: bytes, line: bytes) -> bool:
         """An untagged line passes; tell whether it answers the gate's own question, and is not for the client."""
@@ -276,9 +308,11 @@ class Witness:
         """Whether a line of this word answers the gate's own question, and must be read whole."""
         return self._querying and word == b"SEARCH"
 
-    def completed(self, tag: bytes, outcome: bytes, line: bytes) -> Begun:
+    def completed(self, tag: bytes, outcome: bytes, line: bytes) -> Begun | None:
         """A command is completed; :meth:`tell` records it."""
-        begun = self._begun.pop(tag)
+        begun = self._begun.pop(tag, None)
+        if begun is None:  # one of those that nobody wants to know of
+            return None
         status = STATUS.match(line) if b"[" in line else None
         if status is not None and status[3] is not None:
             begun.codes[status[3].upper()] = status[4] or b""

@@ -548,3 +548,42 @@ def test_a_select_that_is_refused(capabilities: str, asked: str, said: str) -> N
         capabilities=f"IMAP4rev1 {capabilities}",
         ways=NOT_TRAILING,
     )
+
+
+def test_a_plugin_that_looks_at_no_answer() -> None:
+    """What upstream sends passes as if nobody watched; only what is selected is known."""
+    session = watched(
+        """
+        C: a1 SELECT inbox
+        U> g1 SELECT inbox
+        U< * 3 EXISTS
+        U< g1 OK [READ-ONLY] selected
+        C> * 3 EXISTS
+        C> a1 OK [READ-ONLY] selected
+        C: a2 FETCH 1 (FLAGS BODY[])
+        U> g2 FETCH 1 (FLAGS BODY[])
+        U< * 1 FETCH (FLAGS () UID 7 BODY[] {7}
+        U<. g2 OK
+        U<. hi
+        U< )
+        U< g2 OK done
+        C> * 1 FETCH (FLAGS () UID 7 BODY[] {7}
+        C>. g2 OK
+        C>. hi
+        C> )
+        C> a2 OK done
+        C: a3 APPEND x {5+}
+        U> g3 APPEND x {5}
+        U< + go
+        C: hello {5+}
+        U> hello {5}
+        U< + go
+        C: world
+        U> world
+        U< g3 OK done
+        C> a3 OK done
+        """,
+        DELETE,
+    )
+    assert session.place is not None
+    assert session.place.read_only
