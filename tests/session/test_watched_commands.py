@@ -582,6 +582,14 @@ def test_a_plugin_that_looks_at_no_answer() -> None:
         U> world
         U< g3 OK done
         C> a3 OK done
+        C: a4 IDLE
+        U> g4 IDLE
+        U< + idling
+        C> + idling
+        -> tick IDLE refresh
+        U> DONE
+        U< g4 OK done
+        U> g5 IDLE
         """,
         DELETE,
     )
