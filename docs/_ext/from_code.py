@@ -456,7 +456,7 @@ _FLOORS = (
     ("routing", ()),
     ("plugins", ()),
     ("audit", ()),
-    ("", ("log", "threads", "web")),
+    ("", ("log", "threads", "web", "wording")),
     ("session", ()),
     ("pooling", ()),
     ("model", ()),

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import TypeVar
 
 from imapgate.config.values import Unfit
+from imapgate.wording import shown
 
 T = TypeVar("T")
 
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
-_SHOWN = 60
 _LISTED = 12
 
 
@@ -165,24 +165,6 @@ class Table:
             self._problems.add(path, text)
         self._faulty.add(key)
         return default
-
-
-def shown(value: object) -> str:
-    """Return `value` as TOML would have it, short and without control characters."""
-    match value:
-        case str():
-            # JSON's escapes keep a terminal, and a log, in one piece.
-            text = json.dumps(value[:_SHOWN])
-            return text if len(value) <= _SHOWN else f"{text}…"
-        case bool():
-            return "true" if value else "false"
-        case int() if value.bit_length() > 64:  # beyond 4,300 digits Python refuses to print it
-            return "a number of more than 64 bits"
-        case Mapping():
-            return "a table"
-        case list():
-            return "a list"
-    return str(value)
 
 
 def text(value: object) -> str:

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from imapgate.wording import shown
+
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 T = TypeVar("T")
 
@@ -29,7 +31,6 @@ _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZE = re.compile(r"([0-9]{1,15})(B|KiB|MiB|GiB)?", re.ASCII)
 _OCTETS = {None: 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
-_SHOWN = 60
 
 
 class OptionError(ValueError):
@@ -166,23 +167,6 @@ class Options:
         table = Options(options, self._base, key)
         self._tables.append(table)
         return table
-
-
-def shown(value: object) -> str:
-    """Return `value` as TOML would have it, short and without control characters."""
-    match value:
-        case str():
-            text = json.dumps(value[:_SHOWN])
-            return text if len(value) <= _SHOWN else f"{text}…"
-        case bool():
-            return "true" if value else "false"
-        case int() if value.bit_length() > 64:  # beyond 4,300 digits Python refuses to print it
-            return "a number of more than 64 bits"
-        case Mapping():
-            return "a table"
-        case list():
-            return "a list"
-    return str(value)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
