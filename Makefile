@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
-CORE   := imapgate/wire/*,imapgate/model/*,imapgate/session/*,imapgate/pooling/*,imapgate/errors.py,imapgate/limits.py
+CORE   := imapgate/wire/*,imapgate/model/*,imapgate/session/*,imapgate/pooling/*,imapgate/sharing/*,imapgate/errors.py,imapgate/limits.py
 
 .PHONY: help demo test soak check docs peers clean
 help:

@@ -157,14 +157,17 @@ class LoginCounter:
 
 
 def backend_conns():
-    """Established TCP connections whose local port is the backend's."""
+    """Established TCP connections whose local port is the backend's.
+
+    The kernel may list one twice where others come and go meanwhile.
+    """
     want = {f":{stack.BACKEND:04X}", f":{stack.BACKEND_TLS:04X}"}
     with open("/proc/net/tcp") as f:
-        return sum(1 for line in f if (a := line.split())[3] == "01" and a[1][8:] in want)
+        return len({(a[1], a[2]) for line in f if (a := line.split())[3] == "01" and a[1][8:] in want})
 
 
 class Loader:
-    def __init__(self, args, target, tls, cpus, nice=0):
+    def __init__(self, args, target, tls, cpus, nice=0, seconds=180):
         cmd = [LOADER, args[0], "-h", target.host, "-p", str(target.tls if tls else target.port)]
         cmd += (["-S"] if tls else []) + args[1:]
         self.p = subprocess.Popen(
@@ -174,7 +177,7 @@ class Loader:
             text=True,
             preexec_fn=lambda: (os.sched_setaffinity(0, cpus), os.setpriority(os.PRIO_PROCESS, 0, nice)),
         )
-        self.timer = threading.Timer(180, self.p.kill)
+        self.timer = threading.Timer(seconds, self.p.kill)
         self.timer.start()
 
     def line(self):

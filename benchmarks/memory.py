@@ -63,11 +63,11 @@ connections_per_user_address = 100000
 """
 
 
-def twistd(folder, port, upstream):
-    """The command of a gate that listens on port and goes to upstream."""
+def twistd(folder, port, upstream, config=CONFIG):
+    """The command of a gate that listens on port and goes to upstream; config has places for both."""
     path = os.path.join(folder, "imapgate.toml")
     with open(path, "w") as f:
-        f.write(CONFIG.format(port=port, upstream=upstream))
+        f.write(config.format(port=port, upstream=upstream))
     return [sys.executable, "-c", TWISTD, "-n", "--pidfile=", f"--logfile={folder}/log", "imapgate", "--config", path]
 
 
@@ -116,11 +116,11 @@ class Upstream:
 class Gate:
     """The gate's process, and what it uses."""
 
-    def __init__(self, folder, upstream):
+    def __init__(self, folder, upstream, command=None):
         self.port = free_port()
         self.log = os.path.join(folder, "log")
         self.process = subprocess.Popen(
-            COMMAND(folder, self.port, upstream),
+            (command or COMMAND)(folder, self.port, upstream),
             cwd=folder,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

@@ -147,7 +147,7 @@ def conf_backend():
         f"{dr}/users",
         "".join(
             f"{u}:{{PLAIN}}{PASSWORD}:::::\n"
-            for u in [f"u{i}" for i in range(1, NUSERS + 1)] + ["big1", "many1", "app1"]
+            for u in [f"u{i}" for i in range(1, NUSERS + 1)] + ["big1", "many1", "app1", "large1"]
         ),
     )
     os.chmod(f"{dr}/users", 0o644)

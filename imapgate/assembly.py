@@ -33,6 +33,7 @@ from imapgate.config import load_plugins, types
 from imapgate.config.types import AuthMode, ClientEndpoint, Configuration, Tls
 from imapgate.limits import Limits
 from imapgate.log import log
+from imapgate.model.pool_mode import SharingTerms
 from imapgate.model.secret import Secret
 from imapgate.net.dial import Upstream
 from imapgate.net.directory import Directory, Moves
@@ -106,6 +107,14 @@ def upstream_of(
         most=configured.max_connections,
         check=limits.pool_check,
     )
+    sharing = SharingTerms(
+        size=configured.pool_size,
+        idle=configured.idle,
+        idle_poll=configured.idle_poll,
+        idle_connections=configured.idle_connections,
+        park_after=configured.park_after,
+        share_stall=configured.share_stall,
+    )
     return Upstream(
         configured.name,
         doors,
@@ -116,6 +125,7 @@ def upstream_of(
         mode=configured.pool_mode,
         terms=terms,
         alone=alone,
+        sharing=sharing,
     )
 
 

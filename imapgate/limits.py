@@ -50,6 +50,10 @@ class Limits:
     bad_commands_before_login: int = 3
     bad_commands_after_login: int = 20
     pipelined_commands: int = 50
+    share_spool_memory: int = MIB
+    """Of what a client of a shared mailbox does not take, this much is kept in memory, so that others can go on."""
+    share_spool: int = 64 * MIB
+    """The same in all, the rest in a file."""
 
     connections_per_user_address: int = 10
     connections_per_address: int = 50

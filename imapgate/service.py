@@ -39,6 +39,7 @@ from imapgate.net.listen import ClientFactory
 from imapgate.net.notify import Notifier
 from imapgate.net.pools import Pools
 from imapgate.net.proxy_protocol import TrustedProxies
+from imapgate.net.shares import Shares
 from imapgate.net.sockets import Sockets
 from imapgate.net.tls import ServerCertificates
 from imapgate.operating import GateOperator
@@ -106,12 +107,14 @@ class GateService(Service):
         self.assembly = Assembly(reactor, configuration, proofs, self.moves, report=self._plugin_failed)
         audit = configuration.audit
         self.recording = None if audit is None else Recording(reactor, audit)
+        commands, pools = table(configuration.extra_verbs), Pools(book, proofs, limits, reactor)
         self.gate = Gate(
             reactor,
             limits,
-            table(configuration.extra_verbs),
+            commands,
             self.assembly.directory,
-            Pools(book, proofs, limits, reactor),
+            pools,
+            Shares(pools, limits, commands, reactor, random.random),
             Penalties(limits.failed_login_delays),
             Census(limits, clients_at_most(limits)),
             Journal(self._trace_of(configuration)),
@@ -248,6 +251,7 @@ class GateService(Service):
         await self._until(lambda: not self.sessions, clock.seconds() + STOP_SECONDS)
         for session in list(self.sessions):
             session.abort()  # while its end can still be recorded
+        self.gate.shares.close()
         self.gate.pools.retire(lambda key: True)
         await self._until(lambda: not (self.sessions or self.gate.pools.book.total), clock.seconds() + STOP_SECONDS)
         if self._handover is not None:
@@ -286,6 +290,7 @@ class GateService(Service):
 
     def _tick(self) -> None:
         self.gate.pools.ticked()
+        self.gate.shares.ticked()
         if self._replaced:
             used = {id(session.gate.directory) for session in self.sessions}
             for assembly in [each for each in self._replaced if id(each.directory) not in used]:
@@ -347,6 +352,7 @@ class GateService(Service):
         gate.census.configure(limits, clients_at_most(limits))
         proofs.seconds = configuration.auth.credential_cache
         gate.pools.configure(limits, upstream_connections_at_most(limits))
+        gate.shares.configure(limits, gate.table)
         gate.pools.retire(self._is_outdated)
         self._replaced.append(earlier)
         if trace is not None:

@@ -27,7 +27,7 @@ class Options(usage.Options):
         ["config", "c", None, "The configuration, a TOML file."],
         ["upstream", None, None, "The server behind the gate, a client endpoint such as tls:imap.example.org:993."],
         ["listen", None, None, "Where clients come in, a server endpoint such as tcp:1143:interface=127.0.0.1."],
-        ["pool-mode", None, None, "How long an upstream connection is one client's: session or mailbox."],
+        ["pool-mode", None, None, "How long an upstream connection is one client's: session, mailbox or shared."],
         ["audit-log", None, None, "Write the audit trail to this file."],
         ["control", None, None, "The path of the control socket."],
     ]

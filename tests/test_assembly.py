@@ -44,7 +44,7 @@ from imapgate.config.types import (
 from imapgate.errors import ConfigurationError
 from imapgate.limits import Limits
 from imapgate.model.commands import COMMANDS
-from imapgate.model.pool_mode import PoolMode
+from imapgate.model.pool_mode import IdleMode, PoolMode, SharingTerms
 from imapgate.model.secret import Secret
 from imapgate.net.directory import Moves
 from imapgate.plugins.api import Command, Interests, Options, Plugin, Reject, Session
@@ -116,10 +116,30 @@ def test_terms() -> None:
     alone = upstream_of(Reactor(), configured, limits, alone=True)
     kept = Terms(size=7, keep=3, alone=True, idle=11.0, lifetime=13.0, wait=17.0, most=19, check=23.0)
     assert alone.mode is PoolMode.MAILBOX
-    assert alone.terms == {PoolMode.SESSION: kept, PoolMode.MAILBOX: kept}
+    shared = kept._replace(counted=True)
+    assert alone.terms == {PoolMode.SESSION: kept, PoolMode.MAILBOX: kept, PoolMode.SHARED: shared}
     never = upstream_of(Reactor(), configured, limits)
-    kept = kept._replace(alone=False)
-    assert never.terms == {PoolMode.SESSION: kept._replace(keep=0), PoolMode.MAILBOX: kept}
+    kept, shared = kept._replace(alone=False), shared._replace(alone=False)
+    assert never.terms == {
+        PoolMode.SESSION: kept._replace(keep=0),
+        PoolMode.MAILBOX: kept,
+        PoolMode.SHARED: shared,
+    }
+
+
+def test_sharing_terms() -> None:
+    """So are the bounds of its shared mailboxes, each with the default that it has in the configuration."""
+    usual = upstream_of(Reactor(), Upstream("store", (STORE,), Tls.NONE), Limits())
+    assert usual.sharing == SharingTerms()
+    configured = Upstream(
+        "store", (STORE,), Tls.NONE, pool_mode=PoolMode.SHARED, pool_size=7, idle=IdleMode.POLL, idle_poll=11.0,
+        idle_connections=13, park_after=17.0, share_stall=19.0,
+    )  # fmt: skip
+    made = upstream_of(Reactor(), configured, Limits())
+    assert made.mode is PoolMode.SHARED
+    assert made.sharing == SharingTerms(
+        size=7, idle=IdleMode.POLL, idle_poll=11.0, idle_connections=13, park_after=17.0, share_stall=19.0
+    )
 
 
 def assembled(configuration: Configuration = CONFIGURATION, earlier: Assembly | None = None) -> Assembly:
@@ -149,6 +169,8 @@ MASTERED = attrs.evolve(UPSTREAM, master=Master(MasterMethod.AUTHORISATION, "gat
     "after",
     [
         attrs.evolve(CONFIGURATION, upstreams={"store": attrs.evolve(UPSTREAM, pool_keep=0)}),
+        attrs.evolve(CONFIGURATION, upstreams={"store": attrs.evolve(UPSTREAM, idle=IdleMode.RELAY)}),
+        attrs.evolve(CONFIGURATION, upstreams={"store": attrs.evolve(UPSTREAM, park_after=7.0)}),
         attrs.evolve(CONFIGURATION, auth=Auth(AuthMode.RELAY)),
         attrs.evolve(CONFIGURATION, auth=Auth(credential_cache=5.0)),
         attrs.evolve(CONFIGURATION, limits=Limits(connect_try=3.0)),

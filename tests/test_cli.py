@@ -164,13 +164,15 @@ def test_check_config_bad(
         assert word in err
 
 
-def test_check_config_later_features(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Keys whose features come later are refused by name."""
-    later = GOOD + 'pool_mode = "shared"\nidle_poll = "60s"\n'
-    status, _, err = check(tmp_path / "imapgate.toml", later, capsys)
+def test_check_config_keys_that_need_another(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Keys that say nothing without another choice are refused, each by name, and with that choice are not."""
+    keys = 'idle_poll = "30s"\npark_after = "1m"\n'
+    status, _, err = check(tmp_path / "imapgate.toml", GOOD + keys, capsys)
     assert status == 1
-    for name in ("pool_mode", "idle_poll"):
-        assert re.search(rf"\bupstream\.main\.{name}: .*not built yet", err), name
+    for name in ("idle_poll", "park_after"):
+        assert re.search(rf'\bupstream\.main\.{name}: given with pool_mode = "session"; expected .*"shared"', err), name
+    status, _, err = check(tmp_path / "imapgate.toml", f'{GOOD}pool_mode = "shared"\nidle = "poll"\n{keys}', capsys)
+    assert (status, err) == (0, "")
 
 
 def test_check_config_with_an_audit_trail(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

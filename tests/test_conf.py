@@ -36,6 +36,7 @@ from imapgate.config.values import duration, size
 from imapgate.config.weaknesses import weakened
 from imapgate.errors import ConfigurationError
 from imapgate.limits import DEFAULTS, Limits
+from imapgate.model.pool_mode import IdleMode, PoolMode
 from tests.config.configurations import CONF, NOW, PLAIN, make_pair, make_signing_key
 
 DOCS = CONF.parent / "docs"
@@ -55,6 +56,7 @@ LOGS = "/var/log/imapgate"
                 "limits.connections_per_address: 1000 is above the default of 50.",
             ],
         ),
+        ("shared.toml", []),
         ("master.toml", []),
         ("routing.toml", []),
         ("audit.toml", []),
@@ -253,11 +255,35 @@ def test_pool_defaults_are_documented() -> None:
     assert read == usual
 
 
+def test_sharing_defaults_are_documented() -> None:
+    """So it does with each key of shared mailboxes."""
+    page = (DOCS / "configuration.rst").read_text()
+    written = re.findall(r"^``(idle|idle_\w+|park_after|share_stall)`` \(default ``([^`]+)``\)$", page, re.MULTILINE)
+    assert len(written) == 5
+    usual = parse(tomllib.loads(PLAIN), "x", CONF).upstreams["legacy"]
+    for key, value in written:
+        idle = '"poll"' if key.startswith("idle_") else '"share"'
+        keys = {"pool_mode": '"shared"', "idle": idle} | {key: value}
+        text = PLAIN + "\n".join(f"{name} = {given}" for name, given in keys.items())
+        assert getattr(parse(tomllib.loads(text), "x", CONF).upstreams["legacy"], key) == getattr(usual, key), key
+
+
+def test_what_is_commented_out_of_the_shared_one_can_be_switched_on() -> None:
+    """The other keys of conf/shared.toml are written as they are read, and mean what stands beside them."""
+    text = re.sub(r'^idle = "share".*\n', "", (CONF / "shared.toml").read_text(), flags=re.MULTILINE)
+    document = tomllib.loads(re.sub(r"^# (?=\[|\w+ = )", "", text, flags=re.MULTILINE))
+    configuration = parse({**document, "listener": [{"endpoint": "unix:x"}]}, "x", CONF)
+    store = configuration.upstreams["store"]
+    assert (store.idle, store.idle_poll, store.idle_connections) == (IdleMode.POLL, 60.0, 20)
+    assert [rule.pool_mode for rule in configuration.routing.rules] == [PoolMode.SESSION]
+    assert configuration.auth.credential_cache == 60.0
+
+
 def test_the_examples_of_the_documentation_are_toml(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each TOML example of the reference page can be read, and holds only keys that exist."""
     page = (DOCS / "configuration.rst").read_text()
     examples = re.findall(r"^( *)\.\. code-block:: toml\n\n((?:\1   .*\n|\n)+)", page, re.MULTILINE)
-    assert len(examples) == 14
+    assert len(examples) == 15
     for variable in re.findall(r'env = "(\w+)"', page):
         monkeypatch.setenv(variable, "canary")
     for _, example in examples:

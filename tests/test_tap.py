@@ -44,8 +44,8 @@ def test_options_make_a_configuration(tmp_path: Path) -> None:
     """One upstream, one listener, and what the other options say."""
     assert _configured().upstreams["main"].pool_mode is PoolMode.SESSION
     path = tmp_path / "control"
-    configuration = _configured("--pool-mode", "mailbox", "--control", str(path))
-    assert configuration.upstreams["main"].pool_mode is PoolMode.MAILBOX
+    configuration = _configured("--pool-mode", "shared", "--control", str(path))
+    assert configuration.upstreams["main"].pool_mode is PoolMode.SHARED
     assert configuration.admin.control == path
 
 

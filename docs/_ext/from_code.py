@@ -457,6 +457,7 @@ _FLOORS = (
     ("plugins", ()),
     ("audit", ()),
     ("", ("log", "threads", "web", "wording")),
+    ("sharing", ()),
     ("session", ()),
     ("pooling", ()),
     ("model", ()),

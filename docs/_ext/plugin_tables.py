@@ -150,7 +150,7 @@ _SELF_EVIDENT = {
     ("Completion", "code"): "the response code with its arguments; empty: none",
     ("Completion", "text"): "what follows",
     ("Route", "upstream"): "the name of the upstream",
-    ("Route", "pool_mode"): "``session`` or ``mailbox``",
+    ("Route", "pool_mode"): "``session``, ``mailbox`` or ``shared``",
 }
 """What the docstrings of values leave to their names."""
 

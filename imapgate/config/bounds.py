@@ -24,6 +24,8 @@ SIZES = {  # the least that a session can work with
     "upstream_line": KIB,
     "tag": 1,
     "user_name": 1,
+    "share_spool_memory": KIB,
+    "share_spool": KIB,
 }
 MOST_OCTETS = 1024 * MIB
 MOST_LITERAL = 2**32 - 1
@@ -35,6 +37,7 @@ NOT_ABOVE = [  # the first makes no sense above the second
     ("argument_literal", "command"),
     ("connect_try", "connect_total"),
     ("nesting_before_login", "nesting_after_login"),
+    ("share_spool_memory", "share_spool"),
 ]
 
 

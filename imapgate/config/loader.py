@@ -2,8 +2,7 @@
 
 Knows every key, what may stand there, and which choices exclude each other.  An unknown key, a value of the wrong type,
 an impossible combination, a file that cannot be used: all are collected and raised at once as a `ConfigurationError`,
-each with the key's path, what was expected and the nearest known name.  A key whose feature is not built yet is refused
-by name.  Must not know the reactor or `net/`.
+each with the key's path, what was expected and the nearest known name.  Must not know the reactor or `net/`.
 """
 
 from __future__ import annotations

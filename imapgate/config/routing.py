@@ -101,18 +101,19 @@ def _rule(table: Table, base: Path, default: str, around: Surroundings) -> Routi
         for key in BY_USER:
             if key in table:
                 table.add(key, 'given with auth.mode = "relay", in which the gate does not learn who the user is')
-    if rule.pool_mode is PoolMode.MAILBOX:
-        _mailbox_faults(table, rule, default, around)
+    if rule.pool_mode not in (None, PoolMode.SESSION):
+        _mode_faults(table, rule, default, around)
     return rule
 
 
-def _mailbox_faults(table: Table, rule: RoutingRule, default: str, around: Surroundings) -> None:
-    """Refuse a connection for each mailbox where a session can have but one."""
+def _mode_faults(table: Table, rule: RoutingRule, default: str, around: Surroundings) -> None:
+    """Refuse a connection that goes from client to client where a session can have but its own."""
+    mode = rule.pool_mode
     if around.mode is AuthMode.RELAY:
-        table.add("pool_mode", '"mailbox" with auth.mode = "relay"; expected "session"')
+        table.add("pool_mode", f'"{mode}" with auth.mode = "relay"; expected "session"')
     upstream = (around.upstreams or {}).get(rule.upstream or default)
     if upstream is not None and upstream.proxy_protocol and rule.lookup is None:
-        table.add("pool_mode", f'"mailbox" for {upstream.name}, which has proxy_protocol = true; expected "session"')
+        table.add("pool_mode", f'"{mode}" for {upstream.name}, which has proxy_protocol = true; expected "session"')
 
 
 def _lookup(table: Table, base: Path) -> Lookup | None:

@@ -22,14 +22,6 @@ _BARE_KEY = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 _LISTED = 12
 
 
-class NotBuilt(ValueError):
-    """A value that will be possible once `feature` is there."""
-
-    def __init__(self, feature: str) -> None:
-        super().__init__(feature)
-        self.feature = feature
-
-
 class Problems:
     """The faults found so far; `names` says what a key's path is called where there is no file."""
 
@@ -42,10 +34,6 @@ class Problems:
         """Record one fault of the key at `path`."""
         where = self.names.get(path, path)
         self.found.append(f"{self.source}: {where}: {text}" if where else f"{self.source}: {text}")
-
-    def remove(self, what: str) -> str:
-        """Return the sentence that advises to take `what`, a key or a table, away."""
-        return f"Remove the {'option' if self.names else what}."
 
 
 class Table:
@@ -131,15 +119,11 @@ class Table:
         table = self.table(key)
         return table if key in self._entries else None
 
-    def finish(self, later: Mapping[str, str] | None = None) -> None:
-        """Refuse what was not asked for: the keys of features that come `later` by name, all others as unknown."""
-        later = later or {}
+    def finish(self) -> None:
+        """Refuse what was not asked for."""
         for key in self.names():
-            if key in later:
-                what = "table" if isinstance(self._entries[key], Mapping | list) else "key"
-                self.add(key, f"not built yet; it arrives with {later[key]}. {self._problems.remove(what)}")
-            elif key not in self._known:
-                known = sorted({*self._known, *later})
+            if key not in self._known:
+                known = sorted(set(self._known))
                 self.add(key, f"unknown key{_nearest(key, known, always=len(known) <= _LISTED)}")
 
     def _elements(self, key: str, what: str) -> Iterable[tuple[str, object]]:
@@ -158,11 +142,6 @@ class Table:
             hint = f". {unfit.hint}" if unfit.hint else ""
             got = "" if unfit.secret else f"; got {shown(value)}"
             self._problems.add(path, f"expected {unfit.expected}{got}{hint}")
-        except NotBuilt as not_built:
-            text = (
-                f"{shown(value)} is not built yet; it arrives with {not_built.feature}. {self._problems.remove('key')}"
-            )
-            self._problems.add(path, text)
         self._faulty.add(key)
         return default
 
@@ -192,22 +171,17 @@ def flag(value: object) -> bool:
     raise Unfit("true or false", hint)
 
 
-def choice(
-    built: Mapping[str, T], later: Mapping[str, str] | None = None, meant: Mapping[str, str] | None = None
-) -> Callable[[object], T]:
-    """Return a reader of one of the names in `built`; `meant` holds what people write instead."""
-    later = later or {}
+def choice(named: Mapping[str, T], meant: Mapping[str, str] | None = None) -> Callable[[object], T]:
+    """Return a reader of one of the names in `named`; `meant` holds what people write instead."""
 
     def read(value: object) -> T:
         name = value if isinstance(value, str) else ""
-        if name in built:
-            return built[name]
-        if name in later:
-            raise NotBuilt(later[name])
+        if name in named:
+            return named[name]
         near = [name for name in [(meant or {}).get(name.lower())] if name]
-        near = near or difflib.get_close_matches(name.lower(), [*built, *later], 1)
-        alternatives = ", ".join(json.dumps(name) for name in [*built, *later])
-        expected = f"one of {alternatives}" if len(built) + len(later) > 1 else alternatives
+        near = near or difflib.get_close_matches(name.lower(), list(named), 1)
+        alternatives = ", ".join(json.dumps(name) for name in named)
+        expected = f"one of {alternatives}" if len(named) > 1 else alternatives
         raise Unfit(expected, f"Did you mean {json.dumps(near[0])}?" if near else "")
 
     return read

@@ -15,7 +15,7 @@ from typing import Literal
 import attrs
 
 from imapgate.limits import DEFAULTS, Limits
-from imapgate.model.pool_mode import PoolMode
+from imapgate.model.pool_mode import IdleMode, PoolMode
 from imapgate.model.secret import Secret
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -163,7 +163,16 @@ class Upstream:
     """Seconds that a client waits for a connection."""
     max_connections: int = 0
     """Most connections to this upstream in all; 0: no cap of its own."""
-    idle: Literal["relay"] = "relay"
+    idle: IdleMode = IdleMode.SHARE
+    """What becomes of a client's IDLE in mode ``shared``; in the others it is relayed."""
+    idle_poll: float = 60.0
+    """Seconds from one look at a mailbox to the next; of ``poll``."""
+    idle_connections: int = 20
+    """Most connections that look at the same time; of ``poll``."""
+    park_after: float = 300.0
+    """Seconds of silence after which a client no longer keeps its mailbox selected; of mode ``shared``."""
+    share_stall: float = 2.0
+    """Seconds for which a client that takes nothing may hold up others; of mode ``shared``."""
     master: Master | None = None
 
     def verified_name(self, endpoint: ClientEndpoint) -> str:

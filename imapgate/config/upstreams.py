@@ -15,12 +15,12 @@ from imapgate.config.master import read_master
 from imapgate.config.table import Table, choice, flag, of_text, path_in
 from imapgate.config.types import Auth, AuthMode, ClientEndpoint, HttpVerifier, Tls, Upstream
 from imapgate.config.values import MOST_COUNT, duration, host_name, whole
-from imapgate.model.pool_mode import PoolMode
+from imapgate.model.pool_mode import IdleMode, PoolMode
 
-SHARED = "shared mailboxes"
-POOL_MODE = choice({mode.value: mode for mode in PoolMode}, {"shared": SHARED})
-LATER_IDLE = {"share": SHARED, "poll": SHARED}
-LATER = dict.fromkeys(["idle_poll", "idle_connections", "park_after", "share_stall"], SHARED)
+POOL_MODE = choice({mode.value: mode for mode in PoolMode})
+IDLE_MODE = choice({mode.value: mode for mode in IdleMode})
+OF_POLLING = ("idle_poll", "idle_connections")
+OF_SHARING = (*OF_POLLING, "park_after", "share_stall")
 
 _UPSTREAM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 
@@ -61,12 +61,19 @@ def _upstream(name: str, table: Table, base: Path, auth: Auth | None) -> Upstrea
         pool_lifetime=table.take("pool_lifetime", duration, usual.pool_lifetime),
         pool_wait=table.take("pool_wait", partial(duration, zero=True), usual.pool_wait),
         max_connections=table.take("max_connections", partial(whole, least=0, most=MOST_COUNT), usual.max_connections),
-        idle=table.take("idle", choice({"relay": "relay"}, LATER_IDLE), "relay"),
+        idle=table.take("idle", IDLE_MODE, usual.idle),
+        idle_poll=table.take("idle_poll", duration, usual.idle_poll),
+        idle_connections=table.take(
+            "idle_connections", partial(whole, least=1, most=MOST_COUNT), usual.idle_connections
+        ),
+        park_after=table.take("park_after", duration, usual.park_after),
+        share_stall=table.take("share_stall", duration, usual.share_stall),
         master=read_master(table.table_if_any("master"), base),
     )
-    table.finish(LATER)
+    table.finish()
     _tls_faults(table, upstream)
     _pool_faults(table, upstream)
+    _sharing_faults(table, upstream)
     if auth is not None:
         _auth_faults(table, upstream, auth)
     return upstream if endpoints else None
@@ -108,12 +115,33 @@ def _pool_faults(table: Table, upstream: Upstream) -> None:
     """Refuse a pool that cannot be."""
     if table.sound("pool_size", "pool_keep") and upstream.pool_keep > upstream.pool_size:
         table.add("pool_keep", f"{upstream.pool_keep}; expected at most pool_size, which is {upstream.pool_size}")
-    if upstream.proxy_protocol and upstream.pool_mode is PoolMode.MAILBOX:
+    if upstream.proxy_protocol and upstream.pool_mode is not PoolMode.SESSION:
         table.add(
             "proxy_protocol",
-            'true with pool_mode = "mailbox", where a connection goes from one client to the next; '
+            f'true with pool_mode = "{upstream.pool_mode}", where a connection goes from one client to the next; '
             'expected it only with "session"',
         )
+
+
+def _sharing_faults(table: Table, upstream: Upstream) -> None:
+    """Refuse what is said of shared mailboxes where there are none, and of polling where nothing is polled."""
+    if not table.sound("pool_mode", "idle"):
+        return
+    mode, idle = upstream.pool_mode, upstream.idle
+    if mode is not PoolMode.SHARED:
+        if "idle" in table and idle is not IdleMode.RELAY:
+            table.add(
+                "idle",
+                f'"{idle}" with pool_mode = "{mode}", where each client idles on a connection of its own; '
+                'expected "relay", or pool_mode = "shared"',
+            )
+        for key in OF_SHARING:
+            if key in table:
+                table.add(key, f'given with pool_mode = "{mode}"; expected it only with "shared"')
+    elif idle is not IdleMode.POLL:
+        for key in OF_POLLING:
+            if key in table:
+                table.add(key, f'given with idle = "{idle}"; expected it only with "poll"')
 
 
 def _auth_faults(table: Table, upstream: Upstream, auth: Auth) -> None:
@@ -127,9 +155,9 @@ def _auth_faults(table: Table, upstream: Upstream, auth: Auth) -> None:
             'missing; expected with what to log in for a user with auth.mode = "master", as there is no '
             'verifier with use = "http" to say it',
         )
-    if upstream.pool_mode is PoolMode.MAILBOX and auth.mode is AuthMode.RELAY:
+    if upstream.pool_mode is not PoolMode.SESSION and auth.mode is AuthMode.RELAY:
         table.add(
             "pool_mode",
-            '"mailbox" with auth.mode = "relay", where each session keeps the one connection it has logged in by; '
-            'expected "session"',
+            f'"{upstream.pool_mode}" with auth.mode = "relay", where each session keeps the one connection it has '
+            'logged in by; expected "session"',
         )

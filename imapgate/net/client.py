@@ -25,6 +25,7 @@ from imapgate.net.dial import Client, Upstream, address_port
 from imapgate.net.gate import Door, Gate, trustworthy
 from imapgate.net.loop import Loop
 from imapgate.net.pools import Account, Lease
+from imapgate.net.shares import Chair
 from imapgate.net.timers import Timers
 from imapgate.net.tls import describe, server_name
 from imapgate.net.upstream import CLOSE_SECONDS, UpstreamProtocol
@@ -101,9 +102,9 @@ class ClientProtocol(Protocol):
         self._judged_upstream = False  # what it said last is being judged
         self.account: Account | None = None
         """Whose session it is, once it has logged in."""
-        self.lease: Lease | None = None
+        self.lease: Lease | Chair | None = None
         """The upstream connection that it has, or waits for, after its login."""
-        self._upstream: Transport | None = None  # the one that it has
+        self._upstream: Transport | Chair | None = None  # the one that it has
         self._timers = Timers(gate.clock, self._ticked)
         self._closing: IDelayedCall | None = None  # a handshake or a close that must not take for ever
         self._loop = Loop(_PERFORM, self)
@@ -139,7 +140,7 @@ class ClientProtocol(Protocol):
         if gate.watches:
             self._watch = Watch(gate, self.client, getattr(transport, "proxy_peer", ""))
         self._valve = Valve(transport)
-        self._sink = Sink(Full.CLIENT, gate.clock, gate.limits.client_stall, self._stalled)
+        self._sink = Sink(Full.CLIENT, gate.clock, gate.limits.client_stall, self.stalled)
         transport.registerProducer(self._sink, True)
         if self._door.implicit:
             self._start_tls()
@@ -207,7 +208,11 @@ class ClientProtocol(Protocol):
     def upstream_lost(self, reason: TwistedFailure) -> None:
         """Upstream is gone: its connection is returned now, while the book still knows it."""
         self._close_upstream(abort=False)
-        self.perform(self.session.upstream_lost(Failure.LOST))
+        self.upstream_ended(Failure.LOST)
+
+    def upstream_ended(self, failure: Failure) -> None:
+        """There is no upstream any more."""
+        self.perform(self.session.upstream_lost(failure))
 
     # --- performing -------------------------------------------------------------------------------------
 
@@ -298,6 +303,8 @@ class ClientProtocol(Protocol):
             self.gate.pools.enter(account)
             if account.mode is PoolMode.SESSION:
                 account.forget_login()
+            elif account.mode is PoolMode.SHARED:
+                self.lease, answer = self.gate.shares.sit(attempt.lease, answer)
             self._leased(answer)
         else:
             if isinstance(answer, Failed):
@@ -319,7 +326,7 @@ class ClientProtocol(Protocol):
             self.lease = None
         self.perform(self.session.answered(answer))
 
-    def _bind(self, upstream: UpstreamProtocol) -> None:
+    def _bind(self, upstream: UpstreamProtocol | Chair) -> None:
         """Make the connection this client's own, each side paused while the other is full."""
         gate = self.gate
         upstream.owner = self
@@ -330,7 +337,7 @@ class ClientProtocol(Protocol):
         self._upstream.registerProducer(sink, True)
         self._upstream_sink = sink
 
-    def _unbind(self) -> Lease | None:
+    def _unbind(self) -> Lease | Chair | None:
         """Let go of the connection, or of the wish for one."""
         lease, self.lease = self.lease, None
         upstream, self._upstream = self._upstream, None
@@ -437,7 +444,8 @@ class ClientProtocol(Protocol):
         if early:
             self.perform(self.session.client_received(b"".join(early)))
 
-    def _stalled(self) -> None:
+    def stalled(self) -> None:
+        """The client takes nothing, and is not waited for any more."""
         self.perform(self.session.client_lost("client stalled"))
         self.abort()
 

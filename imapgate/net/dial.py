@@ -18,7 +18,7 @@ from imapgate.limits import Limits
 from imapgate.log import log
 from imapgate.model.capability import mechanisms
 from imapgate.model.failure import Failure
-from imapgate.model.pool_mode import PoolMode
+from imapgate.model.pool_mode import IdleMode, PoolMode, SharingTerms
 from imapgate.model.secret import Secret
 from imapgate.net.proxy_protocol import encode_v2
 from imapgate.net.upstream import Door, UpstreamProtocol
@@ -71,6 +71,7 @@ class Client(NamedTuple):
 
 
 TERMS = Terms()
+SHARING = SharingTerms()
 
 
 class Upstream:
@@ -80,6 +81,7 @@ class Upstream:
     :ivar mode: for how long a connection is one client's, unless its route says otherwise
     :ivar terms: the bounds of its pools, by mode: a connection is kept only where it can serve; ``alone``: a later
         login can be given it
+    :ivar sharing: the bounds of its shared mailboxes, where that is the mode
     :ivar relayed: the mechanisms that it was last seen to offer and that may be relayed
     """
 
@@ -95,6 +97,7 @@ class Upstream:
         mode: PoolMode = PoolMode.SESSION,
         terms: Terms = TERMS,
         alone: bool = False,
+        sharing: SharingTerms = SHARING,
     ) -> None:
         self.name = name
         self.doors = tuple(doors)
@@ -106,7 +109,11 @@ class Upstream:
         self.terms = {
             PoolMode.SESSION: terms._replace(alone=alone, keep=terms.keep if alone else 0),
             PoolMode.MAILBOX: terms._replace(alone=alone),
+            PoolMode.SHARED: terms._replace(
+                alone=alone, counted=True, keep=0 if sharing.idle is IdleMode.POLL else terms.keep
+            ),
         }
+        self.sharing = sharing
         self.relayed: tuple[bytes, ...] = ()
 
 

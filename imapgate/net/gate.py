@@ -18,6 +18,7 @@ from imapgate.net.directory import Directory
 from imapgate.net.journal import Journal
 from imapgate.net.pools import Pools
 from imapgate.net.proxy_protocol import Header
+from imapgate.net.shares import Shares
 from imapgate.net.tls import ServerCertificates
 from imapgate.net.valve import Transport
 from imapgate.plugins.runner import Plugins
@@ -32,6 +33,7 @@ class Gate(NamedTuple):
     table: Table
     directory: Directory
     pools: Pools
+    shares: Shares
     penalties: Penalties
     census: Census
     journal: Journal

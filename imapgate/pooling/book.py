@@ -48,8 +48,8 @@ class _Pool:
         self.waiters: deque[_Waiter] = deque()
         self.sessions = 0
 
-    def count(self, *stages: Stage) -> int:
-        return sum(connection.stage in stages for connection in self.connections)
+    def count(self, *stages: Stage, besides: Connection | None = None) -> int:
+        return sum(each.stage in stages for each in self.connections if each is not besides)
 
     @property
     def empty(self) -> bool:
@@ -169,7 +169,7 @@ class Book:
         elif ticket is not None:  # no more, since it is checked: whoever waits for it is served otherwise
             self._discard(connection, orders)
             self._again(pool, connection.key, ticket, now, orders)
-        elif not self._wanted(connection, now, here=connection.stage is Stage.RESETTING):
+        elif not self._wanted(connection, now):
             self._discard(connection, orders)
         else:
             connection.since = now
@@ -193,18 +193,19 @@ class Book:
         return orders
 
     def ticked(self, now: float) -> list[Order]:
-        """Time has passed: what was idle or alive for too long goes, and so does who waited for too long."""
+        """Time has passed: idle ones that are too old, or too many, go, and so does who waited for too long."""
         orders: list[Order] = []
         for connection in list(self._idle):
-            idle = self._pools[connection.key.upstream, connection.key.user].terms.idle
-            if now >= min(connection.since + idle, connection.expires):
+            pool = self._pools[connection.key.upstream, connection.key.user]
+            late = now >= min(connection.since + pool.terms.idle, connection.expires)
+            if late or len(pool.idle) > self._keep(pool):
                 self._discard(connection, orders)
-        late = [waiter for waiter in self._waiting.values() if waiter.deadline <= now]
-        for waiter in late:
+        refused = [waiter for waiter in self._waiting.values() if waiter.deadline <= now]
+        for waiter in refused:
             self._drop(waiter)
             orders.append(Refuse(waiter.ticket))
             self.counts["refused"] += 1
-        if late:
+        if refused:
             self._wake(now, orders)
         return orders
 
@@ -360,11 +361,15 @@ class Book:
 
     # --- keeping --------------------------------------------------------------------------------------
 
-    def _keep(self, pool: _Pool) -> int:
-        return pool.terms.keep if pool.terms.alone or pool.sessions else 0
+    def _keep(self, pool: _Pool, besides: Connection | None = None) -> int:
+        """How many may be idle; below 0 where more are leased than may be kept, this one not counted."""
+        terms = pool.terms
+        if not (terms.alone or pool.sessions):
+            return 0
+        return terms.keep - (pool.count(Stage.LEASED, besides=besides) if terms.counted else 0)
 
-    def _wanted(self, connection: Connection, now: float, *, here: bool = False) -> bool:
-        """Whether it is worth having when it is clean; ``here``: it is one of those that are being reset."""
+    def _wanted(self, connection: Connection, now: float) -> bool:
+        """Whether it is worth having when it is clean."""
         key = connection.key
         pool = self._pools[key.upstream, key.user]
         if not key.user or not self._lendable(connection, now):
@@ -373,7 +378,7 @@ class Book:
             return True
         if self._waiting and self._crowded(pool, key):
             return False
-        return len(pool.idle) + pool.count(Stage.RESETTING) - here < self._keep(pool)
+        return len(pool.idle) + pool.count(Stage.RESETTING, besides=connection) < self._keep(pool, connection)
 
     def _lendable(self, connection: Connection, now: float) -> bool:
         return not connection.stale and now < connection.expires and connection.key.upstream not in self._paused

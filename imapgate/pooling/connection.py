@@ -27,6 +27,7 @@ class Terms(NamedTuple):
     :ivar size: most connections of one user, in whatever stage
     :ivar keep: idle ones kept for one user
     :ivar alone: they are kept although the user has no session, because a later login can be given them
+    :ivar counted: leased ones count as kept, because they serve all of the user's sessions
     :ivar most: most connections to the upstream in all; 0: no bound of its own
     :ivar check: one that was idle for longer is checked before it is lent
     """
@@ -34,6 +35,7 @@ class Terms(NamedTuple):
     size: int = 10
     keep: int = 1
     alone: bool = False
+    counted: bool = False
     idle: float = 300.0
     lifetime: float = 3600.0
     wait: float = 10.0

@@ -97,7 +97,7 @@ def _pool_mode(value: object) -> PoolMode:
     try:
         return PoolMode(str(value))
     except ValueError:
-        raise ValueError(" or ".join(PoolMode)) from None
+        raise ValueError(f"one of {', '.join(PoolMode)}") from None
 
 
 _COLUMNS: dict[str, Callable[[object], object]] = {

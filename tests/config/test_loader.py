@@ -201,8 +201,8 @@ def test_options() -> None:
 def test_operating_options(tmp_path: Path) -> None:
     """The command line's pool mode and control socket arrive where the file's would."""
     control = tmp_path / "control"
-    configuration = from_options("unix:a", "unix:b", pool_mode="mailbox", control=str(control))
-    assert configuration.upstreams["main"].pool_mode is PoolMode.MAILBOX
+    configuration = from_options("unix:a", "unix:b", pool_mode="shared", control=str(control))
+    assert configuration.upstreams["main"].pool_mode is PoolMode.SHARED
     assert configuration.admin == Admin(control)
     assert from_options("unix:a", "unix:b").admin == Admin()
 
@@ -219,12 +219,12 @@ def test_audit_and_plugin_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_refused_options() -> None:
-    """A fault of the command line is said of the option; one whose feature comes later is refused by name."""
+    """A fault of the command line is said of the option."""
     problems = problems_of(
         lambda: from_options(
             "tcp:a",
             "tcp:1143",
-            pool_mode="shared",
+            pool_mode="sharing",
             audit_log="/no/x.jsonl",
             plugins=["y", "y", "y z"],
             control="/no/z",
@@ -234,7 +234,7 @@ def test_refused_options() -> None:
         ["command line", option]
         for option in (*["--listen", "--upstream", "--pool-mode", "--control", "--audit-log", "--plugin", "--plugin"],)
     ]
-    assert problems[2].endswith("it arrives with shared mailboxes. Remove the option.")
+    assert problems[2].endswith('expected one of "session", "mailbox", "shared"; got "sharing". Did you mean "shared"?')
     assert problems[-3:] == [
         "command line: --audit-log: /no: cannot be used: No such file or directory",
         'command line: --plugin: "y" is another plugin\'s; expected each to have its own',
@@ -251,6 +251,7 @@ KEYS = st.sampled_from(
         *["table", "sql", "http", "database", "query", "rewrite", "nologin", "delay_until", "control", "name"],
         *["endpoint", "endpoints", "tls", "certificates", "certificate", "private_key", "allow_plaintext", "insecure"],
         *["proxy_protocol", "trusted_proxies", "ca", "server_name", "pool_mode", "idle", "mode", "credential_cache"],
+        *["idle_poll", "idle_connections", "park_after", "share_stall"],
         *["default", "user", "file", "until", "legacy", "failed_login_delays", "audit", "sink", "kind", "address"],
         *[field.name for field in fields(Limits)],
     ]
@@ -263,7 +264,21 @@ LEAVES = (
     | st.dates()
     | st.text(max_size=20)
     | st.sampled_from(
-        ["master", "relay", "mailbox", "htpasswd", "http", "oauth", "cred", "dovecot", "http://127.0.0.1/", "a?", "{x}"]
+        [
+            "master",
+            "relay",
+            "mailbox",
+            "shared",
+            "poll",
+            "htpasswd",
+            "http",
+            "oauth",
+            "cred",
+            "dovecot",
+            "http://127.0.0.1/",
+            "a?",
+            "{x}",
+        ]
     )
     | st.sampled_from(
         ["tcp:143", "tls:a:993", "unix:x", "tcp:1:interface=127.0.0.1", "none", "implicit", "30s", "64KiB"]

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from tests.config.configurations import (
-    PLAIN,
     Place,
     after,
     before,
@@ -25,30 +24,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_folder(tmp_path_factory.mktemp("configuration"))
 
 
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [("idle_poll", '"60s"'), ("idle_connections", "20"), ("park_after", '"5m"'), ("share_stall", '"2s"')],
-)
-def test_not_built_key(key: str, value: str, tmp_path: Path) -> None:
-    """A key whose feature comes later is refused by name."""
-    assert problems_in(f"{PLAIN}{key} = {value}", tmp_path) == [
-        f"upstream.legacy.{key}: not built yet; it arrives with shared mailboxes. Remove the key."
-    ]
-
-
 PAIR = "{certificate='a.pem', private_key='a.key'}"
 
 REFUSED: list[tuple[Place, str, str]] = [
-    (
-        after,
-        "pool_mode = 'shared'",
-        'upstream.legacy.pool_mode: "shared" is not built yet; it arrives with shared mailboxes.',
-    ),
-    (
-        after,
-        "idle = 'poll'",
-        'upstream.legacy.idle: "poll" is not built yet; it arrives with shared mailboxes. Remove the',
-    ),
     (after, "[[audit]]\nfile = 'x'", "audit: expected a table; got a list"),
     (before, "plugin = 'readonly'\n", 'plugin: expected a list of tables; got "readonly"'),
     (after, "pol_size = 3", 'upstream.legacy.pol_size: unknown key. Did you mean "pool_size"?'),
@@ -129,6 +107,17 @@ REFUSED: list[tuple[Place, str, str]] = [
         "limits.argument_literal: 1048576; expected at most command, which is 262144",
     ),
     (after, "[limits]\ncommand = '1KiB'", "limits.command: 1024; expected at least argument_literal, which is 65536"),
+    (
+        after,
+        "[limits]\nshare_spool_memory = '128MiB'",
+        "limits.share_spool_memory: 134217728; expected at most share_spool, which is 67108864",
+    ),
+    (
+        after,
+        "[limits]\nshare_spool = '64KiB'",
+        "limits.share_spool: 65536; expected at least share_spool_memory, which is 1048576",
+    ),
+    (after, "[limits]\nshare_spool_memory = 0", "a number of octets, from 1024 to 1073741824; got 0"),
     (after, "[limits]\nconnect_try = '20s'", "limits.connect_try: 20s; expected at most connect_total, which is 15s"),
     (only_upstream, "", "no [[listener]]; expected at least one"),
     (

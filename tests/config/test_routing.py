@@ -76,11 +76,15 @@ def test_results(tmp_path: Path) -> None:
     user = ["b*"]
     delay_until = 2026-12-01T01:00:00+01:00
     [[routing.rule]]
+    domain = ["example.org"]
+    pool_mode = "shared"
+    [[routing.rule]]
     nologin = "Closed until Monday"
     """
     assert routing(text, tmp_path).rules == (
         RoutingRule(user=("a*",), rewrite="{local}+{domain}-{user}", pool_mode=PoolMode.MAILBOX),
         RoutingRule(user=("b*",), delay_until=datetime(2026, 12, 1, tzinfo=UTC).timestamp()),
+        RoutingRule(domain=("example.org",), pool_mode=PoolMode.SHARED),
         RoutingRule(nologin="Closed until Monday"),
     )
 
@@ -170,11 +174,13 @@ REFUSED = [
             "a b",
         )
     ],
-    ("[[routing.rule]]\npool_mode = 'shared'", 'routing.rule[0].pool_mode: "shared" is not built yet; it arrives with'),
-    (
-        "[[routing.rule]]\nupstream = 'new'\npool_mode = 'mailbox'",
-        'routing.rule[0].pool_mode: "mailbox" for new, which has proxy_protocol = true; expected "session"',
-    ),
+    *[
+        (
+            f"[[routing.rule]]\nupstream = 'new'\npool_mode = '{mode}'",
+            f'routing.rule[0].pool_mode: "{mode}" for new, which has proxy_protocol = true; expected "session"',
+        )
+        for mode in ("mailbox", "shared")
+    ],
     ("[[routing.rule]]\nnologin = ''", "nologin: expected a string that is not empty"),
     ("[[routing.rule]]\nnologin = 'gr\u00fcn'", "nologin: expected a sentence of at most 200 ASCII characters"),
     (f"[[routing.rule]]\nnologin = '{'x' * 201}'", "nologin: expected a sentence of at most 200 ASCII characters"),
@@ -239,6 +245,7 @@ def test_a40_password_for_a_database_is_not_shown(database: str, folder: Path) -
         ("http = { url = 'http://127.0.0.1/' }", "http"),
         ("rewrite = '{local}'", "rewrite"),
         ("pool_mode = 'mailbox'", "pool_mode"),
+        ("pool_mode = 'shared'", "pool_mode"),
     ],
 )
 def test_rules_that_relaying_makes_impossible(rule: str, key: str, folder: Path) -> None:

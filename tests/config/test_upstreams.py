@@ -9,7 +9,7 @@ import pytest
 
 from imapgate.config import parse
 from imapgate.config.types import Master, MasterMethod, Tls, Upstream
-from imapgate.model.pool_mode import PoolMode
+from imapgate.model.pool_mode import IdleMode, PoolMode
 from tests.config.configurations import PLAIN, make_folder, problems_in
 
 
@@ -46,6 +46,37 @@ def test_pool_by_default(tmp_path: Path) -> None:
     read = upstream("", tmp_path)
     assert read == Upstream("legacy", read.endpoints, Tls.NONE)
     assert read.pool_mode is PoolMode.SESSION
+
+
+def test_sharing(tmp_path: Path) -> None:
+    """Every key of shared mailboxes arrives; so do those that belong to no way of idling alone."""
+    text = """
+    pool_mode = "shared"
+    idle = "poll"
+    idle_poll = "2m"
+    idle_connections = 5
+    park_after = "90s"
+    share_stall = "500ms"
+    """
+    read = upstream(text, tmp_path)
+    assert (read.pool_mode, read.idle) == (PoolMode.SHARED, IdleMode.POLL)
+    assert (read.idle_poll, read.idle_connections, read.park_after, read.share_stall) == (120.0, 5, 90.0, 0.5)
+    for mode in IdleMode:
+        read = upstream(f"pool_mode = 'shared'\nidle = '{mode}'\npark_after = 90\nshare_stall = 3", tmp_path)
+        assert (read.idle, read.park_after, read.share_stall) == (mode, 90.0, 3.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "idle"),
+    [
+        ("pool_mode = 'shared'", IdleMode.SHARE),
+        ("", IdleMode.SHARE),  # for those whom a rule, or a look-up, puts into mode shared
+        ("pool_mode = 'mailbox'\nidle = 'relay'", IdleMode.RELAY),
+    ],
+)
+def test_idle_by_default(text: str, idle: IdleMode, tmp_path: Path) -> None:
+    """Where mailboxes are shared, IDLE is shared, too, unless it is written that it is not."""
+    assert upstream(text, tmp_path).idle is idle
 
 
 GATE = "[auth]\nmode = 'master'\n[[auth.verifier]]\nuse = 'htpasswd'\nfile = 'users.htpasswd'"
@@ -93,13 +124,70 @@ REFUSED = [
     ("pool_lifetime = '8d'", 'pool_lifetime: expected a duration such as "30s"'),
     ("pool_wait = '-1s'", 'pool_wait: expected a duration such as "30s"'),
     ("max_connections = true", "max_connections: expected a whole number from 0 to 1000000; got true"),
+    *[
+        refused
+        for mode in ("mailbox", "shared")
+        for refused in (
+            (
+                f"pool_mode = '{mode}'\nproxy_protocol = true",
+                f'proxy_protocol: true with pool_mode = "{mode}", where a connection goes from one client to the next; '
+                'expected it only with "session"',
+            ),
+            (
+                f"pool_mode = '{mode}'\n[auth]\nmode = 'relay'",
+                f'pool_mode: "{mode}" with auth.mode = "relay", where each session keeps the one connection',
+            ),
+        )
+    ],
     (
-        "pool_mode = 'mailbox'\nproxy_protocol = true",
-        'proxy_protocol: true with pool_mode = "mailbox", where a connection goes from one client to the next; expecte',
+        "idle = 'poll'",
+        'idle: "poll" with pool_mode = "session", where each client idles on a connection of its own; '
+        'expected "relay", or pool_mode = "shared"',
+    ),
+    ("pool_mode = 'mailbox'\nidle = 'share'", 'idle: "share" with pool_mode = "mailbox", where each client idles on'),
+    (
+        "pool_mode = 'shared'\nidle = 'polls'",
+        'idle: expected one of "relay", "share", "poll"; got "polls". Did you mea',
     ),
     (
-        "pool_mode = 'mailbox'\n[auth]\nmode = 'relay'",
-        'pool_mode: "mailbox" with auth.mode = "relay", where each session keeps the one connection',
+        "pool_mode = 'shard'\nidle = 'poll'\nidle_poll = '60s'",
+        'pool_mode: expected one of "session", "mailbox", "share',
+    ),
+    *[
+        refused
+        for key, value in (
+            ("idle_poll", "'60s'"),
+            ("idle_connections", "20"),
+            ("park_after", "'5m'"),
+            ("share_stall", "'2s'"),
+        )
+        for refused in (
+            (f"{key} = {value}", f'{key}: given with pool_mode = "session"; expected it only with "shared"'),
+            (
+                f"pool_mode = 'mailbox'\nidle = 'relay'\n{key} = {value}",
+                f'{key}: given with pool_mode = "mailbox"; expected it only with "shared"',
+            ),
+        )
+    ],
+    *[
+        (
+            f"pool_mode = 'shared'\n{idle}\n{key} = 20",
+            f'{key}: given with idle = "{meant}"; expected it only with "poll"',
+        )
+        for key in ("idle_poll", "idle_connections")
+        for idle, meant in (("", "share"), ("idle = 'share'", "share"), ("idle = 'relay'", "relay"))
+    ],
+    *[
+        (
+            f"pool_mode = 'shared'\nidle = 'poll'\n{key} = {value}",
+            f'{key}: expected a duration such as "30s", "5m" or a number of seconds, more than 0s to "7d"; got',
+        )
+        for key in ("idle_poll", "park_after", "share_stall")
+        for value in ("0", "'-1s'", "'8d'", "true")
+    ],
+    (
+        "pool_mode = 'shared'\nidle = 'poll'\nidle_connections = 0",
+        "idle_connections: expected a whole number from 1 to 1000000; got 0",
     ),
     (
         "[upstream.legacy.master]\nmethod = 'map'\nmap = 'passwords'",

@@ -11,11 +11,13 @@ from twisted.python.failure import Failure as TwistedFailure
 
 from imapgate.limits import Limits
 from imapgate.model.failure import Failure
+from imapgate.model.pool_mode import IdleMode, PoolMode, SharingTerms
 from imapgate.model.secret import Credentials, Secret
 from imapgate.net import dial as module
 from imapgate.net.dial import Client, Seen, Upstream, probe
 from imapgate.net.proxy_protocol import encode_v2
 from imapgate.net.upstream import Door
+from imapgate.pooling.connection import Terms
 from imapgate.session.effects import Challenge, Failed, Granted, Login
 from tests.net.asking import ALICE, CLIENT, GREETING, LIMITS, OK, PLAIN, RELAYED, Dialling
 from tests.net.wires import Bench, Endpoint, InOrder, Wire, bench, drop, logged
@@ -410,5 +412,21 @@ def test_upstream_is_what_it_was_given() -> None:
     upstream = Upstream("mail", doors, InOrder(["a", "b"]))
     assert upstream.doors == tuple(doors)
     assert upstream.relayed == ()
+    assert (upstream.mode, upstream.sharing) == (PoolMode.SESSION, SharingTerms())
     assert CLIENT.address == "192.0.2.7"
     assert Client(None, None, "x").address is None
+
+
+@pytest.mark.parametrize(("idle", "keep"), [(IdleMode.RELAY, 3), (IdleMode.SHARE, 3), (IdleMode.POLL, 0)])
+def test_terms_of_each_mode(idle: IdleMode, keep: int) -> None:
+    """One pool's bounds for each mode; where mailboxes are shared, leased ones count; where polled, none is kept."""
+    terms = Terms(keep=3)
+    sharing = SharingTerms(idle=idle)
+    for alone in (False, True):
+        upstream = Upstream("mail", [], InOrder([]), terms=terms, alone=alone, sharing=sharing)
+        assert upstream.sharing == sharing
+        assert upstream.terms == {
+            PoolMode.SESSION: Terms(keep=3 if alone else 0, alone=alone),
+            PoolMode.MAILBOX: Terms(keep=3, alone=alone),
+            PoolMode.SHARED: Terms(keep=keep, alone=alone, counted=True),
+        }

@@ -302,13 +302,14 @@ def test_redirected() -> None:
 # --- routes -----------------------------------------------------------------------------------------
 
 
-def test_route() -> None:
+@pytest.mark.parametrize("mode", PoolMode)
+def test_route(mode: PoolMode) -> None:
     """A rule says where a user goes, how it is called there, and for how long a connection is its own."""
-    bed = Bed(Rule("rule", domain=("example.org",), upstream="new", rewrite="{local}", pool_mode=PoolMode.MAILBOX))
+    bed = Bed(Rule("rule", domain=("example.org",), upstream="new", rewrite="{local}", pool_mode=mode))
     account = bed.account(Login(b"PLAIN", Credentials(b"bob@example.org", Secret(PASSWORD))))
     assert account.place == ("new", b"bob")
-    assert account.mode is PoolMode.MAILBOX
-    assert account.terms == bed.upstreams["new"].terms[PoolMode.MAILBOX]
+    assert account.mode is mode
+    assert account.terms == bed.upstreams["new"].terms[mode]
     assert credentials(account) == (b"bob", PASSWORD, b"")
 
 

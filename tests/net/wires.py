@@ -28,6 +28,7 @@ from imapgate.net.directory import Directory, Moves
 from imapgate.net.gate import Gate
 from imapgate.net.journal import Journal, Trace
 from imapgate.net.pools import Pools
+from imapgate.net.shares import Shares
 from imapgate.net.upstream import Door
 from imapgate.pooling.book import Book
 from imapgate.pooling.connection import Terms
@@ -208,6 +209,7 @@ def bench(
         COMMANDS,
         Directory(limits, router, {"mail": upstream}, proofs, Moves(), clock, clock.seconds),
         pools,
+        Shares(pools, limits, COMMANDS, clock, lambda: 0.5),
         Penalties(limits.failed_login_delays),
         Census(limits, clients),
         Journal(trace),

@@ -362,6 +362,65 @@ def test_no_more_than_may_be_kept() -> None:
     assert told(desk.book.released(two, 0.0, clean=True)) == told([Discard(two)])
 
 
+# --- kept where leased ones count: shared mailboxes ---------------------------------------------------------
+
+COUNTED = TERMS._replace(size=3, counted=True)
+
+
+def test_leased_ones_count() -> None:
+    """Where one is leased nothing is kept beside it; the last one that comes back is."""
+    desk = Desk(terms=COUNTED)
+    one, two, three = desk.lease("a"), desk.lease("b"), desk.lease("c")
+    assert told(desk.book.released(one, 0.0, clean=True)) == told([Discard(one)])
+    assert told(desk.book.released(two, 0.0, clean=True)) == told([Discard(two)])
+    assert told(desk.book.released(three, 0.0, clean=True)) == told([Reset(three)])
+    assert desk.book.proved(three, 0.0) == []
+    assert told(desk.ask("d")) == told([Lend(three, "d")])
+
+
+def test_leased_ones_count_towards_what_is_kept() -> None:
+    """What is leased and what is idle are together no more than may be kept; another user's are not counted."""
+    desk = Desk(terms=COUNTED._replace(keep=2))
+    one, two, three = desk.lease("a"), desk.lease("b"), desk.lease("c")
+    desk.lease("d", BOB)
+    assert told(desk.book.released(one, 0.0, clean=True)) == told([Discard(one)])
+    assert told(desk.book.released(two, 0.0, clean=True)) == told([Reset(two)])
+    assert desk.book.proved(two, 0.0) == []
+    assert (two.stage, three.stage) == (Stage.IDLE, Stage.LEASED)
+
+
+def test_one_is_leased_when_another_is_proved() -> None:
+    """Whether it is kept is asked again when the barrier is answered."""
+    desk = Desk(terms=COUNTED)
+    one = desk.lease("a")
+    assert told(desk.book.released(one, 0.0, clean=True)) == told([Reset(one)])
+    desk.lease("b")
+    assert told(desk.book.proved(one, 0.0)) == told([Discard(one)])
+
+
+def test_one_that_somebody_waits_for_is_kept() -> None:
+    """Whoever waits for this very one is given it, whatever else is leased."""
+    desk = Desk(terms=COUNTED._replace(size=2))
+    one = desk.lease("a")
+    desk.lease("b")
+    assert desk.ask("c") == []
+    assert told(desk.book.released(one, 0.0, clean=True)) == told([Reset(one)])
+    assert told(desk.book.proved(one, 0.0)) == told([Lend(one, "c")])
+
+
+@pytest.mark.parametrize("by", ["time", "leaving"])
+def test_an_idle_one_beside_one_that_was_leased_since(by: str) -> None:
+    """A login of its own may lease another beside one that is idle; then that one goes soon, and no other's does."""
+    desk = Desk(terms=COUNTED)
+    desk.book.enter(ALICE, desk.terms)
+    idle, bobs = desk.idle(), desk.idle(BOB)
+    desk.lease("a")
+    orders = desk.book.ticked(1.0) if by == "time" else desk.book.leave(ALICE)
+    assert told(orders) == told([Discard(idle)])
+    assert bobs.stage is Stage.IDLE
+    assert desk.book.ticked(2.0) == []
+
+
 def test_kept_only_while_somebody_could_be_given_it() -> None:
     """Where a later login cannot be given it, it is kept while the user has a session, and no longer."""
     desk = Desk(terms=TERMS._replace(alone=False))

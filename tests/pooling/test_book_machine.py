@@ -35,8 +35,10 @@ MOST = 4
 TERMS = {
     "a": Terms(size=2, keep=1, alone=False, idle=10.0, lifetime=60.0, wait=5.0, most=3, check=3.0),
     "b": Terms(size=3, keep=2, alone=True, idle=30.0, lifetime=20.0, wait=8.0, most=0, check=3.0),
+    "c": Terms(size=3, keep=2, alone=False, counted=True, idle=30.0, lifetime=60.0, wait=8.0, most=0, check=3.0),
+    "d": Terms(size=3, keep=1, alone=True, counted=True, idle=30.0, lifetime=60.0, wait=8.0, most=0, check=3.0),
 }
-PLACES = [("a", b"u"), ("a", b"v"), ("b", b"u"), ("a", b"")]
+PLACES = [("a", b"u"), ("a", b"v"), ("b", b"u"), ("c", b"u"), ("d", b"u"), ("a", b"")]
 GENERATION = st.sampled_from([0, 0, 0, 1])
 PLACE = st.sampled_from(PLACES)
 WHICH = st.integers(0, 9)
@@ -123,6 +125,19 @@ class Pools(RuleBasedStateMachine):
         """Whether a new connection may be opened for this asker, who is the first of his pool."""
         return not self.soon(asker) and not self.scopes(asker) and asker.key.upstream not in self.paused
 
+    def kept(self, place: tuple[str, bytes]) -> int:
+        """How many idle ones this user may have, where no more is leased than now."""
+        terms = TERMS[place[0]]
+        if not place[1] or not (terms.alone or self.sessions[place]):
+            return 0
+        leased = len(self.of(place, Stage.LEASED)) if terms.counted else 0
+        return max(terms.keep - leased, 0)
+
+    def awaited(self, held: Held) -> bool:
+        """Whether the first who waits in its pool would take it."""
+        first = next((asker for asker in self.waiting if asker.place == held.place), None)
+        return first is not None and first.key == held.key and not first.fresh
+
     # --- following orders -------------------------------------------------------------------------------
 
     def follow(self, orders: Sequence[Order]) -> None:
@@ -183,6 +198,8 @@ class Pools(RuleBasedStateMachine):
         assert held.place[1]
         assert self.lendable(held)
         held.stage = Stage.RESETTING
+        kept = self.of(held.place, Stage.RESETTING, Stage.IDLE)
+        assert len(kept) <= self.kept(held.place) or self.awaited(held), "one too many"
 
     def discard(self, order: Discard) -> None:
         """Each is closed once."""
@@ -237,6 +254,16 @@ class Pools(RuleBasedStateMachine):
         asker = Asker(self.number, key, fresh, self.now + TERMS[upstream].wait)
         self.waiting.append(asker)
         self.follow(self.book.ask(asker.ticket, key, TERMS[upstream], self.now, fresh=fresh))
+
+    @precondition(lambda self: len(self.waiting) < 5)
+    @rule(place=PLACE, generation=GENERATION)
+    def log_in(self, place: tuple[str, bytes], generation: int) -> None:
+        """A session begins with a connection of its own, whatever is idle, if there is room."""
+        self.enter(place)
+        self.ask(place, generation, 0, True)
+        connections = self.having(Stage.CONNECTING)
+        if connections and connections[-1].ticket == self.number:
+            self.connected(len(connections) - 1, generation)
 
     @precondition(lambda self: self.held)
     @rule(generation=GENERATION)
@@ -313,6 +340,7 @@ class Pools(RuleBasedStateMachine):
         """The barrier, or the check, is answered."""
         connection = self.pick(which, Stage.RESETTING, Stage.CHECKING)
         held = self.held[connection]
+        wanted = self.awaited(held)
         if held.asker is not None:
             self.again(held.asker)
             held.asker = self.waiting[0]
@@ -320,6 +348,8 @@ class Pools(RuleBasedStateMachine):
         orders = self.book.proved(connection, self.now)
         if connection.stage is Stage.IDLE or (held.asker is None and not isinstance(orders[0], Discard)):
             held.stage, held.since = Stage.IDLE, self.now  # then, perhaps, lent at once
+            kept = self.of(held.place, Stage.RESETTING, Stage.IDLE)
+            assert len(kept) <= self.kept(held.place) or wanted, "one too many"
         elif held.asker is not None and isinstance(orders[0], Discard):
             assert not self.lendable(held), "whoever waited for the check was to have it"
             assert held_for in self.waiting
@@ -346,6 +376,8 @@ class Pools(RuleBasedStateMachine):
             for connection in self.having(Stage.IDLE):
                 held = self.held[connection]
                 assert self.now < min(held.since + TERMS[held.key.upstream].idle, held.expires)
+            for place in PLACES:
+                assert len(self.of(place, Stage.IDLE)) <= self.kept(place)
 
     @rule(place=PLACE, profile=st.integers(0, 1))
     def retire(self, place: tuple[str, bytes], profile: int) -> None:
@@ -370,7 +402,7 @@ class Pools(RuleBasedStateMachine):
         assert not [each for each in self.having(Stage.IDLE) if self.held[each].stale]
 
     @precondition(lambda self: not self.paused)
-    @rule(upstream=st.sampled_from(["a", "b"]))
+    @rule(upstream=st.sampled_from(sorted(TERMS)))
     def pause(self, upstream: str) -> None:
         """Nothing of an upstream is lent, or kept."""
         self.paused.add(upstream)

@@ -27,6 +27,12 @@ def test_every_column() -> None:
     ) == Found("legacy", "alice", PoolMode.MAILBOX, "Moving house", DECEMBER)
 
 
+@pytest.mark.parametrize("mode", PoolMode)
+def test_every_mode(mode: PoolMode) -> None:
+    """A look-up may choose any mode, by its name."""
+    assert found({"pool_mode": mode.value}) == Found(pool_mode=mode)
+
+
 def test_nothing_said() -> None:
     """A column without a value is the same as no column."""
     assert found({}) == found({"upstream": None, "user": "", "pool_mode": None, "delay_until": ""}) == Found()
@@ -62,8 +68,8 @@ def test_times(value: object, monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("upstream", 7, "upstream: expected a text"),
         ("user", ["alice"], "user: expected a text"),
-        ("pool_mode", "shared", "pool_mode: expected session or mailbox"),
-        ("pool_mode", 1, "pool_mode: expected session or mailbox"),
+        ("pool_mode", "mailboxes", "pool_mode: expected one of session, mailbox, shared"),
+        ("pool_mode", 1, "pool_mode: expected one of session, mailbox, shared"),
         ("nologin", True, "nologin: expected at most 200 characters of printable ASCII"),
         ("nologin", "Bye\r\n* BYE", "nologin: expected at most 200 characters of printable ASCII"),
         ("nologin", "ümzug", "nologin: expected at most 200 characters of printable ASCII"),

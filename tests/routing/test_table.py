@@ -101,7 +101,7 @@ def test_the_most_special_line_counts(bench: Bench) -> None:
         ("alice\nalice", ":2: 'alice' has a line already"),
         ("@a.org\n@A.ORG", ":2: '@a.org' has a line already"),
         ("alice upstrm=a", ":1: 'upstrm' is none of upstream, user, pool_mode, nologin, delay_until"),
-        ("alice pool_mode=shared", ":1: pool_mode: expected session or mailbox"),
+        ("alice pool_mode=sharing", ":1: pool_mode: expected one of session, mailbox, shared"),
         (b"alice\nj\xfcrgen", ":2: is not UTF-8"),
     ],
 )

@@ -1,0 +1,233 @@
+"""``* NUMBER …``: what a server says of the messages of the selected mailbox, for the truth and for whoever asked.
+
+Everything that comes is learnt.  What a session asked for it gets in its own numbers, with its own ``\\Recent``; what
+concerns the others as well, they are owed.  It must not know which command runs, but what its session wants of FETCH.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from imapgate.errors import UpstreamProtocolError
+from imapgate.limits import MIB
+from imapgate.model.reading import Store
+from imapgate.sharing.truth import RECENT, UNKNOWN, Truth, plain_flags
+from imapgate.sharing.view import View
+
+_LINE_MOST = MIB
+_NUMBERED = re.compile(rb"\* ([0-9]{1,10}) (EXISTS|EXPUNGE|RECENT|FETCH \()", re.IGNORECASE)
+_FLAT = re.compile(
+    rb"\* ([0-9]{1,10}) FETCH \((?:UID ([0-9]{1,10}) )?FLAGS \(([^()\r\n]*)\)(?: UID ([0-9]{1,10}))?\)\r\n\Z",
+    re.IGNORECASE,
+)
+"""Nearly every response that speaks of flags alone."""
+_ITEM = re.compile(
+    rb'"(?:[^"\\\r\n]|\\.)*+"|\[[^\]\r\n]*\]|(?<=[( ])(?:FLAGS \(([^()\r\n]*)\)|UID ([0-9]{1,10})(?=[ )]))',
+    re.IGNORECASE,
+)
+"""FLAGS and UID where they are items; what stands in quotes or in a section is skipped."""
+_LONELY = re.compile(rb"\* ([0-9]+) FETCH \(\)\r\n\Z", re.IGNORECASE)
+
+
+class Wish(NamedTuple):
+    """What a session that has asked for FETCH responses wants of them.
+
+    :ivar fetching: it has asked for some at all
+    :ivar flags: flags are among what it asked for
+    :ivar uid: UIDs are, too
+    :ivar store: what it did to flags, and does not want to hear of
+    """
+
+    view: View
+    fetching: bool = False
+    flags: bool = False
+    uid: bool = False
+    store: Store | None = None
+
+
+class Numbered:
+    """The numbered responses on one channel."""
+
+    __slots__ = ("_index", "_inside", "_part", "_shown", "_truth", "_uid", "_views", "wish")
+
+    def __init__(self, truth: Truth, views: Iterable[View]) -> None:
+        self._truth = truth
+        self._views = views
+        self._part = b""  # of a line whose end has not come
+        self._inside = False  # a FETCH response, behind a literal
+        self._index = 0  # of its message
+        self._uid = 0
+        self._shown = False  # it is passed on
+        self.wish: Wish | None = None
+        """Of the session whose command runs."""
+
+    @property
+    def shown(self) -> bool:
+        """Whether the literal that comes now is for the session whose command runs."""
+        return self._shown
+
+    def text(self, piece: bytes, whole: bool) -> bytes:
+        """Take text; return what the session whose command runs is to see.
+
+        :param whole: a line's start is behind it, and not a literal
+        """
+        if self._part:
+            piece, self._part = self._part + piece, b""
+        if not whole and not piece.endswith(b"\n"):
+            cut = piece.rfind(b"\n") + 1
+            piece, self._part = piece[:cut], piece[cut:]
+            if len(self._part) > _LINE_MOST:
+                raise UpstreamProtocolError(f"a line of more than {_LINE_MOST} octets")
+            whole = True
+        said = []
+        begin, size = 0, len(piece)
+        while begin < size:
+            end = piece.find(b"\n", begin) + 1
+            said.append(self._segment(piece[begin:end], whole or end < size))
+            begin = end
+        return b"".join(said)
+
+    def _segment(self, segment: bytes, ends: bool) -> bytes:
+        """Take a line, or what of it stands between two literals; ``ends``: its response is whole."""
+        if self._inside:
+            self._inside = not ends
+            return self._items(segment) if self._shown else self._unseen(segment)
+        flat = _FLAT.match(segment)
+        if flat is not None:
+            return self._flat(segment, flat)
+        found = _NUMBERED.match(segment)
+        if found is None:
+            return segment if self.wish is not None and ends else b""
+        number, word = int(found[1]), found[2].upper()
+        if word == b"EXISTS":
+            self._truth.exists(number)
+        elif word == b"EXPUNGE":
+            self._expunge(number)
+        elif word != b"RECENT":
+            return self._fetch(segment, number, ends)
+        return b""
+
+    def _expunge(self, number: int) -> None:
+        uid = self._truth.expunge(number)
+        for view in self._views:
+            if not uid and number <= view.told:
+                raise UpstreamProtocolError("EXPUNGE of a message of which nothing more was known")
+            view.expunged(number - 1, uid)
+
+    # --- FETCH ----------------------------------------------------------------------------------------
+
+    def _at(self, number: int) -> int:
+        """The place of a message; one that was not announced is announced by this (SHARED, rule 4)."""
+        if not number:
+            raise UpstreamProtocolError("FETCH of message 0")
+        if number > len(self._truth):
+            self._truth.exists(number)
+        return number - 1
+
+    def _learn(self, index: int, uid: int, raw: bytes | None) -> bool:
+        """Learn of a message; whether its flags have changed, and all but the one who asked are owed them."""
+        truth, flags = self._truth, None
+        if raw is not None:
+            flags, recent = plain_flags(raw)
+            if recent and truth.flags[index] is UNKNOWN and (uid or truth.uids[index]):
+                truth.recent.add(uid or truth.uids[index])
+        changed = truth.learn(index, uid, flags)
+        if changed:
+            for view in self._views:
+                view.owe(truth, index)
+        return changed
+
+    def _flat(self, segment: bytes, found: re.Match[bytes]) -> bytes:
+        index = self._at(int(found[1]))
+        truth, wish = self._truth, self.wish
+        before, said = truth.flags[index], found[2] or found[4]
+        owed = wish is not None and truth.uids[index] in wish.view.changed
+        changed = self._learn(index, int(said) if said else 0, found[3])
+        if wish is None or not wish.fetching:
+            return b""
+        view, uid = wish.view, truth.uids[index]
+        if wish.store is not None:
+            if not owed and truth.flags[index] == applied(before, wish.store):  # what it thinks anyway
+                view.changed.pop(uid, None)
+                return b""
+        elif not (changed or owed or wish.flags):
+            return b""
+        grown = view.grow(truth) if index >= view.told else b""
+        view.changed.pop(uid, None)
+        flags = self._flags(view, index, found[3])
+        number = b"* %d FETCH (" % view.number(truth, index)
+        if said and wish.uid:
+            return b"%b%bUID %b FLAGS (%b))\r\n" % (grown, number, said, flags)
+        return b"%b%bFLAGS (%b))\r\n" % (grown, number, flags)
+
+    def _fetch(self, segment: bytes, number: int, ends: bool) -> bytes:
+        """Take the first segment of a FETCH response, or all of it."""
+        self._index, self._inside = self._at(number), not ends
+        wish = self.wish
+        self._shown = wish is not None and wish.fetching
+        if not self._shown:
+            return self._unseen(segment)
+        assert wish is not None
+        view, truth = wish.view, self._truth
+        said = self._items(segment)
+        if ends and _LONELY.match(said):  # of what it said nothing was asked
+            return b""
+        grown = view.grow(truth) if self._index >= view.told else b""
+        shown = view.number(truth, self._index)
+        if shown != number:
+            said = b"* %d%b" % (shown, said[said.index(b" ", 2) :])
+        return grown + said
+
+    def _unseen(self, segment: bytes) -> bytes:
+        for found in _ITEM.finditer(segment):
+            if found[1] is not None:
+                self._learn(self._index, 0, found[1])
+            elif found[2] is not None:
+                self._learn(self._index, int(found[2]), None)
+        return b""
+
+    def _items(self, segment: bytes) -> bytes:
+        """Learn what a segment says, and return it with what its session is to see of that."""
+        wish, index = self.wish, self._index
+        assert wish is not None
+        view, done, said = wish.view, 0, []
+        for found in _ITEM.finditer(segment):
+            if found[1] is not None:
+                self._learn(index, 0, found[1])
+                view.changed.pop(self._truth.uids[index], None)
+                said += [segment[done : found.start(1)], self._flags(view, index, found[1])]
+                done = found.end(1)
+            elif found[2] is not None:
+                self._learn(index, int(found[2]), None)
+                if not wish.uid:
+                    begin, end = found.span()
+                    opened = segment[begin - 1 : begin] == b"("
+                    said.append(segment[done : begin if opened else begin - 1])
+                    done = end + (opened and segment[end : end + 1] == b" ")
+        if not done:
+            return segment
+        said.append(segment[done:])
+        return b"".join(said)
+
+    def _flags(self, view: View, index: int, raw: bytes) -> bytes:
+        """Flags as a session sees them: recent is what is recent to it."""
+        if view.read_only:
+            return raw
+        recent = self._truth.uids[index] in view.recents
+        if not recent and RECENT not in raw:
+            return raw
+        words = [word for word in raw.split() if word != RECENT]
+        return b" ".join([*words, RECENT] if recent else words)
+
+
+def applied(flags: bytes, store: Store) -> bytes:
+    """What STORE makes of flags, if the server has nothing to add."""
+    named = {flag.encode().lower(): flag.encode() for flag in store.flags}
+    before = {flag.lower(): flag for flag in flags.split()} if flags is not UNKNOWN else {}
+    if store.sign == "-":
+        after = {key: flag for key, flag in before.items() if key not in named}
+    else:
+        after = {**named, **before} if store.sign else {**named}
+    return plain_flags(b" ".join(after.values()))[0]

@@ -1,0 +1,147 @@
+"""What one session has been told of its mailbox, and what it is owed.
+
+A view is a prefix of the truth, and what is gone from it without the session's knowing.  It grows only at the end,
+so its numbers are an index and a bisection away.  It must not know how the truth is learnt.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Iterable
+
+from imapgate.sharing.truth import RECENT, Snapshot, Truth
+
+
+class View:
+    """One session's picture of the selected mailbox.
+
+    :ivar told: so many messages of the truth, from its first, the session knows
+    :ivar ghosts: UIDs of messages, ascending, that are gone, and that the session was not told to be
+    :ivar changed: UIDs of messages whose flags it is owed
+    :ivar recents: UIDs of the messages that are recent to this session, and to no other
+    :ivar announced: the lines FLAGS and PERMANENTFLAGS that it was told last
+    :ivar snapshot: while it has no channel: the truth that it is a view of
+    """
+
+    __slots__ = ("announced", "changed", "ghosts", "read_only", "recents", "snapshot", "told")
+
+    def __init__(self, *, read_only: bool) -> None:
+        self.read_only = read_only
+        self.told = 0
+        self.ghosts: list[int] = []
+        self.changed: dict[int, None] = {}
+        self.recents: set[int] = set()
+        self.announced: tuple[bytes, ...] = ()
+        self.snapshot: Snapshot | None = None
+
+    def __len__(self) -> int:
+        return self.told + len(self.ghosts)
+
+    def agrees(self, truth: Truth) -> bool:
+        """Whether every number means the same here and there, and there are no others."""
+        return not self.ghosts and self.told == len(truth)
+
+    def number(self, truth: Truth, index: int) -> int:
+        """The session's number of a message of the truth."""
+        if not self.ghosts:
+            return index + 1
+        uid = truth.uids[index]
+        return index + 1 + (bisect_left(self.ghosts, uid) if uid else len(self.ghosts))
+
+    def order(self, truth: Truth) -> list[int]:
+        """The UIDs of all messages that the session knows, in its order."""
+        return sorted([*truth.uids[: self.told], *self.ghosts])
+
+    # --- what happens ---------------------------------------------------------------------------------
+
+    def expunged(self, index: int, uid: int) -> None:
+        """A message is gone from the truth."""
+        if index < self.told:
+            self.told -= 1
+            insort(self.ghosts, uid)
+            self.changed.pop(uid, None)
+
+    def owe(self, truth: Truth, index: int) -> None:
+        """The flags of a message have changed."""
+        if index < self.told:
+            self.changed[truth.uids[index]] = None
+
+    # --- telling --------------------------------------------------------------------------------------
+
+    def flush(self, truth: Truth, *, expunges: bool) -> bytes:
+        """Tell all that is owed, in the order in which no number changes its meaning on the way.
+
+        :param expunges: a message may be told to be gone now (RFC 3501 §7.4.1)
+        """
+        if not (self.changed or self.ghosts) and self.told == len(truth) and self.announced is truth.announced:
+            return b""
+        said: list[bytes] = []
+        if self.announced != truth.announced:
+            said += truth.announced
+        self.announced = truth.announced
+        for uid in self.changed:
+            index = truth.index(uid)
+            if index is not None:
+                said.append(b"* %d FETCH (FLAGS (%b))\r\n" % (self.number(truth, index), self.flags(truth, index)))
+        self.changed.clear()
+        if expunges and self.ghosts:
+            known = truth.uids[: self.told]
+            numbers = [bisect_left(known, uid) + rank for rank, uid in enumerate(self.ghosts, 1)]
+            said += [b"* %d EXPUNGE\r\n" % number for number in reversed(numbers)]
+            self.recents.difference_update(self.ghosts)
+            self.ghosts = []
+        said.append(self.grow(truth))
+        return b"".join(said)
+
+    def grow(self, truth: Truth) -> bytes:
+        """Tell of new messages; that may be done at any time."""
+        if self.told == len(truth):
+            return b""
+        self.take(truth)
+        return b"* %d EXISTS\r\n* %d RECENT\r\n" % (len(self), self.recent(truth))
+
+    def take(self, truth: Truth) -> None:
+        """The session is being told of all messages; those that are recent are recent to it, and to nobody else."""
+        self.told = len(truth)
+        if not self.read_only and truth.recent:
+            self.recents |= truth.recent
+            truth.recent.clear()
+
+    def recent(self, truth: Truth) -> int:
+        """How many messages are recent to this session."""
+        return len(truth.recent) if self.read_only else len(self.recents)
+
+    def flags(self, truth: Truth, index: int) -> bytes:
+        """The flags of a message, as this session sees them."""
+        flags, uid = truth.flags[index], truth.uids[index]
+        if uid in (truth.recent if self.read_only else self.recents):
+            return flags + b" " + RECENT if flags else RECENT
+        return flags
+
+    # --- without a channel, and with another one ------------------------------------------------------
+
+    def park(self, truth: Truth) -> None:
+        """Go on without a channel."""
+        self.snapshot = truth.snapshot()
+
+    def rebase(self, truth: Truth) -> bool:
+        """Go on with another channel: what has become different is owed; ``False``: it cannot be the same mailbox."""
+        snapshot, self.snapshot = self.snapshot, None
+        assert snapshot is not None
+        if snapshot.validity != truth.validity:
+            return False
+        before = snapshot.messages()
+        known = sorted([*list(before)[: self.told], *self.ghosts])
+        last = known[-1] if known else 0
+        here = truth.uids[: bisect_right(truth.uids, last)]
+        self.told = len(here)
+        present = set(here)
+        self.ghosts = [uid for uid in known if uid not in present]
+        self.changed = dict.fromkeys(self._different(truth, before, here))
+        return self.told + len(self.ghosts) == len(known)
+
+    def _different(self, truth: Truth, before: dict[int, bytes], here: Iterable[int]) -> Iterable[int]:
+        changed = self.changed
+        return (
+            uid for uid, flags in zip(here, truth.flags, strict=False) if uid in changed or before.get(uid) != flags
+        )
