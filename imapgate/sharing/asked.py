@@ -163,8 +163,12 @@ def _search(reading: Reading, view: View, truth: Truth) -> Form | Refusal:
     parts = _Keys(view, truth, agrees=agrees).parts(tokens[begin:])
     if parts is None:
         return Refusal(b"NO", b"[EXPUNGEISSUED] The mailbox has changed; say NOOP, then search again")
-    by_uid = not agrees and not verb.startswith(b"UID ")
-    return Form(b"UID " + verb if by_uid else verb, (*_written(tokens[:begin]), *parts), by_uid=by_uid)
+    parts = (*_written(tokens[:begin]), *parts)
+    if agrees or verb.startswith(b"UID "):
+        return Form(verb, parts)
+    if view.told < len(truth):  # what it does not know has no number
+        parts += (b" UID 1:%d" % truth.uids[view.told - 1] if view.told else b" NOT ALL",)
+    return Form(b"UID " + verb, parts, by_uid=True)
 
 
 def _keys_begin(verb: bytes, tokens: Sequence[Token]) -> int:

@@ -33,6 +33,17 @@ if TYPE_CHECKING:
     from imapgate.sharing.seat import Seat
 
 
+class Farewell(UpstreamProtocolError):
+    """The server has said BYE.
+
+    :ivar line: as it came
+    """
+
+    def __init__(self, line: bytes) -> None:
+        super().__init__("BYE")
+        self.line = line
+
+
 class Completed(NamedTuple):
     """How a command ended: OK, NO or BAD, and the line behind the tag."""
 
@@ -334,7 +345,7 @@ class Channel:
             announce(self.truth, line)
             return
         if word == b"BYE":
-            raise UpstreamProtocolError("BYE")
+            raise Farewell(line)
         if word == b"CAPABILITY":
             assert self.link is not None
             self.link.capabilities = capabilities(line) or self.link.capabilities
@@ -411,6 +422,8 @@ class Channel:
         self._job = self._found = self.numbered.wish = None
         yield from self.fill()
         self._finish(job, completed)
+        if completed.ok and reading.destination:
+            seat.put_into(reading.destination)
 
     def _finish(self, job: Job, completed: Completed) -> None:
         """Tell the session what it is owed, and how its command ended."""

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from imapgate.errors import UpstreamProtocolError
 from imapgate.limits import MIB
 from imapgate.model.reading import Store
-from imapgate.sharing.truth import RECENT, UNKNOWN, Truth, plain_flags
+from imapgate.sharing.truth import RECENT, UNKNOWN, Truth, plain_flags, same_flags
 from imapgate.sharing.view import View
 
 _LINE_MOST = MIB
@@ -140,7 +140,7 @@ class Numbered:
         return changed
 
     def _flat(self, segment: bytes, found: re.Match[bytes]) -> bytes:
-        index = self._at(int(found[1]))
+        self._index = index = self._at(int(found[1]))
         truth, wish = self._truth, self.wish
         before, said = truth.flags[index], found[2] or found[4]
         owed = wish is not None and truth.uids[index] in wish.view.changed
@@ -149,18 +149,18 @@ class Numbered:
             return b""
         view, uid = wish.view, truth.uids[index]
         if wish.store is not None:
-            if not owed and truth.flags[index] == applied(before, wish.store):  # what it thinks anyway
+            if not owed and same_flags(truth.flags[index], applied(before, wish.store)):  # what it thinks anyway
                 view.changed.pop(uid, None)
                 return b""
         elif not (changed or owed or wish.flags):
             return b""
         grown = view.grow(truth) if index >= view.told else b""
         view.changed.pop(uid, None)
-        flags = self._flags(view, index, found[3])
-        number = b"* %d FETCH (" % view.number(truth, index)
-        if said and wish.uid:
-            return b"%b%bUID %b FLAGS (%b))\r\n" % (grown, number, said, flags)
-        return b"%b%bFLAGS (%b))\r\n" % (grown, number, flags)
+        return grown + self._renumbered(self._edited(segment, wish), view, index)
+
+    def _renumbered(self, segment: bytes, view: View, index: int) -> bytes:
+        number = view.number(self._truth, index)
+        return segment if number == index + 1 else b"* %d%b" % (number, segment[segment.index(b" ", 2) :])
 
     def _fetch(self, segment: bytes, number: int, ends: bool) -> bytes:
         """Take the first segment of a FETCH response, or all of it."""
@@ -175,10 +175,7 @@ class Numbered:
         if ends and _LONELY.match(said):  # of what it said nothing was asked
             return b""
         grown = view.grow(truth) if self._index >= view.told else b""
-        shown = view.number(truth, self._index)
-        if shown != number:
-            said = b"* %d%b" % (shown, said[said.index(b" ", 2) :])
-        return grown + said
+        return grown + self._renumbered(said, view, self._index)
 
     def _unseen(self, segment: bytes) -> bytes:
         for found in _ITEM.finditer(segment):
@@ -192,20 +189,28 @@ class Numbered:
         """Learn what a segment says, and return it with what its session is to see of that."""
         wish, index = self.wish, self._index
         assert wish is not None
-        view, done, said = wish.view, 0, []
         for found in _ITEM.finditer(segment):
             if found[1] is not None:
                 self._learn(index, 0, found[1])
-                view.changed.pop(self._truth.uids[index], None)
-                said += [segment[done : found.start(1)], self._flags(view, index, found[1])]
-                done = found.end(1)
+                wish.view.changed.pop(self._truth.uids[index], None)
             elif found[2] is not None:
                 self._learn(index, int(found[2]), None)
-                if not wish.uid:
-                    begin, end = found.span()
-                    opened = segment[begin - 1 : begin] == b"("
-                    said.append(segment[done : begin if opened else begin - 1])
-                    done = end + (opened and segment[end : end + 1] == b" ")
+        return self._edited(segment, wish)
+
+    def _edited(self, segment: bytes, wish: Wish) -> bytes:
+        """A segment with the session's own recent, and without a UID that it did not ask for."""
+        done, said = 0, []
+        for found in _ITEM.finditer(segment):
+            if found[1] is not None:
+                flags = self._flags(wish.view, self._index, found[1])
+                if flags is not found[1]:
+                    said += [segment[done : found.start(1)], flags]
+                    done = found.end(1)
+            elif found[2] is not None and not wish.uid:
+                begin, end = found.span()
+                opened = segment[begin - 1 : begin] == b"("
+                said.append(segment[done : begin if opened else begin - 1])
+                done = end + (opened and segment[end : end + 1] == b" ")
         if not done:
             return segment
         said.append(segment[done:])
@@ -216,7 +221,7 @@ class Numbered:
         if view.read_only:
             return raw
         recent = self._truth.uids[index] in view.recents
-        if not recent and RECENT not in raw:
+        if recent == (RECENT in raw):
             return raw
         words = [word for word in raw.split() if word != RECENT]
         return b" ".join([*words, RECENT] if recent else words)
@@ -230,4 +235,4 @@ def applied(flags: bytes, store: Store) -> bytes:
         after = {key: flag for key, flag in before.items() if key not in named}
     else:
         after = {**named, **before} if store.sign else {**named}
-    return plain_flags(b" ".join(after.values()))[0]
+    return b" ".join(after.values())

@@ -9,8 +9,8 @@ from imapgate.sharing.view import View
 
 _CODE = re.compile(rb"\* OK \[([A-Z-]+)(?: ([^\]]*))?\]", re.IGNORECASE)
 _ANNOUNCED = re.compile(rb"\* (?:FLAGS \(|OK \[PERMANENTFLAGS )", re.IGNORECASE)
-_UNREPEATABLE = frozenset((b"HIGHESTMODSEQ", b"CLOSED"))
-"""Codes that are true only of the moment in which they are said."""
+_MOMENTARY = b"HIGHESTMODSEQ"
+"""A code that is true only of the moment in which it is said."""
 
 
 class Opening:
@@ -39,7 +39,8 @@ class Opening:
             truth.validity = found[2] or b""
         elif found is not None and code == b"UIDNEXT" and (found[2] or b"").isdigit():
             truth.uid_next = int(found[2])
-        self._lines.append((code, line))
+        if code != b"CLOSED":  # of what was selected here before
+            self._lines.append((code, line))
 
     def numbered(self, word: bytes) -> None:
         """EXISTS or RECENT was said."""
@@ -67,7 +68,7 @@ class Opening:
                 said.append(_with(line, unseen))
             elif kind == b"UIDNEXT":
                 said.append(_with(line, truth.uid_next))
-            elif fresh or kind not in _UNREPEATABLE:
+            elif fresh or kind != _MOMENTARY:
                 said.append(line)
         if unseen and not any(kind == b"UNSEEN" for kind, _ in self._lines) and self._tells_unseen:
             said.append(b"* OK [UNSEEN %d] First unseen\r\n" % unseen)

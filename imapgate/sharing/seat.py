@@ -125,6 +125,8 @@ class Seat:
         if reason:
             share.pin(self, reason, takes.Complete(command))
         elif verb in (b"SELECT", b"EXAMINE"):
+            if self.view is not None and share.tells_closed:
+                self.say(b"* OK [CLOSED] Previous mailbox closed.\r\n")
             self.leave_mailbox()
             name = Reading(command).mailboxes[0]
             self.mailbox = Mailbox(name, verb == b"EXAMINE", command.parts[1:])
@@ -138,10 +140,10 @@ class Seat:
         elif verb == b"LOGOUT":
             self.busy = False
         elif self.view is None:
-            self.finish(command.tag + b" BAD No mailbox is selected\r\n")
+            self.finish(command.tag + b" BAD No mailbox selected\r\n")
         elif verb == b"UNSELECT" or (verb == b"CLOSE" and self.view.read_only):
             self.leave_mailbox()
-            self.finish(command.tag + b" OK No mailbox is selected any more\r\n")
+            self.finish(b"%b OK %b completed\r\n" % (command.tag, verb.capitalize()))
         else:
             self.submit(command)
 
@@ -229,6 +231,10 @@ class Seat:
     def answered(self, command: Command, completed: Completed) -> None:
         """A command that concerns no selected mailbox is done."""
         self._share.done(self, command, command.tag + completed.rest)
+
+    def put_into(self, name: str) -> None:
+        """Messages were put into this mailbox."""
+        self._share.touched(self, name)
 
     def leave_mailbox(self) -> None:
         """Have nothing selected any more."""

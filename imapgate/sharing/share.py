@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from imapgate.errors import ClientProtocolError, UpstreamProtocolError
 from imapgate.limits import Limits
+from imapgate.model import capability
 from imapgate.model.commands import Command, Table
 from imapgate.model.failure import Failure
 from imapgate.model.pool_mode import IdleMode, SharingTerms
@@ -23,13 +24,15 @@ from imapgate.session import intake as takes
 from imapgate.session.effects import Failed, SendUpstream
 from imapgate.session.link import Link
 from imapgate.session.uplink import IDLE_REFRESH
-from imapgate.sharing.channel import Channel, Completed, Idle, Job, Mailbox, Task
+from imapgate.sharing.channel import Channel, Completed, Farewell, Idle, Job, Mailbox, Task
 from imapgate.sharing.effects import Effect, End, GiveBack, Pinned, Polled, Say, Send, Want
 from imapgate.sharing.seat import Seat
 from imapgate.sharing.view import View
 
 STILL_HERE = 120.0
 """Seconds after which an idling client hears something: phones behind a NAT need it."""
+SPARE = 10.0
+"""Seconds for which a channel beside others is kept that nobody needs, for the next message that is stored."""
 _QUEUE_MOST = 3
 """Commands that wait on one channel before another one is opened for its mailbox."""
 _BESIDE = frozenset(
@@ -157,6 +160,12 @@ class Share:
         return self._doing(self._poll)
 
     @property
+    def tells_closed(self) -> bool:
+        """Whether the server says that a SELECT has closed the mailbox before it (RFC 7162 §3.2.11)."""
+        link = next((channel.link for channel in self.channels if channel.link is not None), None)
+        return link is not None and b"QRESYNC" in capability.parse(link.capabilities)
+
+    @property
     def unwatched(self) -> bool:
         """Whether a session idles whose mailbox nobody looks at."""
         return any(seat.idling and seat.view is not None and seat.channel is None for seat in self.seats)
@@ -240,7 +249,7 @@ class Share:
 
     def done(self, seat: Seat, command: Command, line: bytes) -> None:
         """A session's command is done; whoever looks at the mailbox that it went to, looks again."""
-        own = self._touched(seat, Reading(command).destination)
+        own = self.touched(seat, Reading(command).destination)
         if own is None:
             seat.finish(line)
         else:
@@ -254,7 +263,7 @@ class Share:
 
             own.run(Task(own.look(told), seat, told))
 
-    def _touched(self, seat: Seat, name: str) -> Channel | None:
+    def touched(self, seat: Seat, name: str) -> Channel | None:
         """Let the channels of a mailbox look at it; return the one of this session, which has to wait for it."""
         own = None
         for channel in self.channels:
@@ -409,19 +418,21 @@ class Share:
         channel, view = seat.channel, seat.view
         if channel is not None and view is not None and channel.views.pop(view, None) is not None:
             self._counts["parked"] += 1
-            view.park(channel.truth)
             channel.idlers -= seat.idling
             seat.channel = None
+            if not view.park(channel.truth):
+                self._end(seat, Failure.LOST)
             self._settled(channel)
 
     def _retire(self, channel: Channel) -> None:
         """Nobody joins this channel any more, and whoever is there goes on elsewhere."""
         channel.retired = True
-        seats = list(channel.views.values())
+        job = channel.job  # its session goes when that is done
+        seats = [seat for seat in channel.views.values() if job is None or job.seat is not seat]
         for seat in seats:
             self._park(seat)
         for seat in seats:
-            if seat.idling:
+            if seat.idling and not seat.gone:
                 self._revive(seat)
 
     def _forget(self, name: str) -> None:
@@ -486,23 +497,16 @@ class Share:
                 self._steal(min(quiet, key=lambda channel: (channel.idlers, channel.since)))
 
     def _steal(self, channel: Channel) -> None:
-        seats = list(channel.views.values())
-        channel.retired = True
-        for seat in seats:
-            self._park(seat)
+        self._retire(channel)
         if channel.vacant and channel.mailbox is not None:
             channel.run(Task(channel.deselect()))
-        for seat in seats:
-            if seat.idling:
-                self._revive(seat)
 
     def _settled(self, channel: Channel) -> None:
         """Nothing is left to do on a channel."""
         if channel.busy or not channel.ready:
             return
-        if channel.views:
-            if self._demands:
-                self._supply()
+        if channel.views and channel.retired:
+            self._retire(channel)
             return
         self._supply()
         if channel.vacant:
@@ -510,12 +514,16 @@ class Share:
 
     def _tidy(self, channel: Channel) -> None:
         """Keep a channel that nobody needs, or give it back: one is kept where it can serve."""
-        others = any(other is not channel and not other.closed and other.lent is None for other in self.channels)
+        others = any(other is not channel and other.vacant for other in self.channels)
         kept = (bool(self.seats) or self._alone) and not channel.retired
         if others or not kept or self._linger <= 0:
             self._give_back(channel)
         else:
             channel.since = self.now
+
+    def _lingers(self) -> float:
+        """For how long a channel that nobody needs is kept now."""
+        return self._linger if len(self.channels) == 1 else min(self._linger, SPARE)
 
     def _tidy_all(self) -> None:
         for channel in list(self.channels):
@@ -532,7 +540,7 @@ class Share:
         self._out.append(GiveBack(channel, clean, channel.mailbox is not None))
 
     def _received(self, channel: Channel, data: bytes) -> None:
-        seat = channel.lent
+        seat, task = channel.lent, channel.task
         try:
             if seat is None:
                 channel.received(data)
@@ -541,8 +549,9 @@ class Share:
                 self.write(seat)
                 self.turn(seat)
         except UpstreamProtocolError as error:
-            bye = str(error) == "BYE"
-            self._lose(channel, Failure.LOST if bye else Failure.PROTOCOL)
+            if isinstance(error, Farewell) and task is not None and task.seat is not None and not task.repeats:
+                self.say(task.seat, error.line)
+            self._lose(channel, Failure.LOST if isinstance(error, Farewell) else Failure.PROTOCOL)
             self._out.append(GiveBack(channel, clean=False, selected=False))
 
     def _lose(self, channel: Channel, failure: Failure) -> None:
@@ -559,8 +568,9 @@ class Share:
             self._end(task.seat, failure)
         for seat in seats:
             if seat.channel is channel and seat.view is not None:
-                seat.view.park(channel.truth)
                 seat.channel = None
+                if not seat.view.park(channel.truth):
+                    self._end(seat, failure)
         channel.views.clear()
         for each in waiting:
             if each.again is not None and (each.seat is None or not each.seat.gone):
@@ -682,7 +692,7 @@ class Share:
             elif now - channel.heard_at >= self._limits.upstream_first_byte_slow:
                 self._lose(channel, Failure.TIMED_OUT)
                 self._out.append(GiveBack(channel, clean=False, selected=False))
-            if channel.vacant and now - channel.since >= self._linger:
+            if channel.vacant and now - channel.since >= self._lingers():
                 self._give_back(channel)
         for seat in list(self.seats):
             if seat.idling:

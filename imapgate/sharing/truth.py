@@ -32,10 +32,16 @@ class Snapshot(NamedTuple):
 
 @lru_cache(4096)
 def plain_flags(raw: bytes) -> tuple[bytes, bool]:
-    """What stands between the parentheses of FLAGS, in one order, without ``\\Recent``; and whether that was there."""
+    """What stands between the parentheses of FLAGS, without ``\\Recent``; and whether that was there."""
     words = raw.split()
-    others = sorted((word for word in words if word.lower() != b"\\recent"), key=bytes.lower)
+    others = [word for word in words if word.lower() != b"\\recent"]
     return b" ".join(others), len(others) < len(words)
+
+
+@lru_cache(4096)
+def same_flags(one: bytes, other: bytes) -> bool:
+    """Whether these are the same flags, in whatever order and case."""
+    return set(one.lower().split()) == set(other.lower().split())
 
 
 class Truth:
@@ -96,12 +102,11 @@ class Truth:
         if uid and uid != known:
             self._name(index, known, uid)
         before = self.flags[index]
-        if flags is None or flags == before:
-            changed = False
-        else:
+        changed = False
+        if flags is not None and flags != before:
+            changed = before is not UNKNOWN and not same_flags(flags, before)
             self.flags[index] = flags
             self._snapshot = None
-            changed = before is not UNKNOWN
         if index == self.filled:
             self._fill()
         return changed

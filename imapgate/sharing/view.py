@@ -9,7 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterable
 
-from imapgate.sharing.truth import RECENT, Snapshot, Truth
+from imapgate.sharing.truth import RECENT, UNKNOWN, Snapshot, Truth, same_flags
 
 
 class View:
@@ -23,7 +23,7 @@ class View:
     :ivar snapshot: while it has no channel: the truth that it is a view of
     """
 
-    __slots__ = ("announced", "changed", "ghosts", "read_only", "recents", "snapshot", "told")
+    __slots__ = ("_recent", "announced", "changed", "ghosts", "read_only", "recents", "snapshot", "told")
 
     def __init__(self, *, read_only: bool) -> None:
         self.read_only = read_only
@@ -31,6 +31,7 @@ class View:
         self.ghosts: list[int] = []
         self.changed: dict[int, None] = {}
         self.recents: set[int] = set()
+        self._recent = 0  # so many it was told
         self.announced: tuple[bytes, ...] = ()
         self.snapshot: Snapshot | None = None
 
@@ -90,8 +91,12 @@ class View:
             said += [b"* %d EXPUNGE\r\n" % number for number in reversed(numbers)]
             self.recents.difference_update(self.ghosts)
             self.ghosts = []
-        said.append(self.grow(truth))
+        said.append(self.grow(truth) or self._fewer_recent(truth))
         return b"".join(said)
+
+    def _fewer_recent(self, truth: Truth) -> bytes:
+        before = self._recent
+        return b"* %d RECENT\r\n" % self._recent if self.recent(truth) != before else b""
 
     def grow(self, truth: Truth) -> bytes:
         """Tell of new messages; that may be done at any time."""
@@ -108,21 +113,23 @@ class View:
             truth.recent.clear()
 
     def recent(self, truth: Truth) -> int:
-        """How many messages are recent to this session."""
-        return len(truth.recent) if self.read_only else len(self.recents)
+        """How many messages are recent to this session, which is being told so."""
+        self._recent = len(truth.recent) if self.read_only else len(self.recents)
+        return self._recent
 
     def flags(self, truth: Truth, index: int) -> bytes:
         """The flags of a message, as this session sees them."""
         flags, uid = truth.flags[index], truth.uids[index]
         if uid in (truth.recent if self.read_only else self.recents):
-            return flags + b" " + RECENT if flags else RECENT
+            return b"%b %b" % (flags, RECENT) if flags else RECENT
         return flags
 
     # --- without a channel, and with another one ------------------------------------------------------
 
-    def park(self, truth: Truth) -> None:
-        """Go on without a channel."""
+    def park(self, truth: Truth) -> bool:
+        """Go on without a channel; ``False``: that cannot be, since of what it was told not all is known."""
         self.snapshot = truth.snapshot()
+        return self.told <= truth.filled
 
     def rebase(self, truth: Truth) -> bool:
         """Go on with another channel: what has become different is owed; ``False``: it cannot be the same mailbox."""
@@ -143,5 +150,7 @@ class View:
     def _different(self, truth: Truth, before: dict[int, bytes], here: Iterable[int]) -> Iterable[int]:
         changed = self.changed
         return (
-            uid for uid, flags in zip(here, truth.flags, strict=False) if uid in changed or before.get(uid) != flags
+            uid
+            for uid, flags in zip(here, truth.flags, strict=False)
+            if uid in changed or not same_flags(before.get(uid, UNKNOWN), flags)
         )

@@ -125,13 +125,18 @@ class Pools(RuleBasedStateMachine):
         """Whether a new connection may be opened for this asker, who is the first of his pool."""
         return not self.soon(asker) and not self.scopes(asker) and asker.key.upstream not in self.paused
 
-    def kept(self, place: tuple[str, bytes]) -> int:
-        """How many idle ones this user may have, where no more is leased than now."""
+    def kept(self, place: tuple[str, bytes], besides: Held | None = None) -> int:
+        """How many idle ones this user may have; where leased ones count, they and this one do not."""
         terms = TERMS[place[0]]
         if not place[1] or not (terms.alone or self.sessions[place]):
             return 0
-        leased = len(self.of(place, Stage.LEASED)) if terms.counted else 0
-        return max(terms.keep - leased, 0)
+        leased = [held for held in self.of(place, Stage.LEASED) if held is not besides]
+        return max(terms.keep - len(leased), 0) if terms.counted else terms.keep
+
+    def useful(self, held: Held) -> bool:
+        """Whether it is to be kept where nobody waits."""
+        others = [other for other in self.of(held.place, Stage.RESETTING, Stage.IDLE) if other is not held]
+        return self.lendable(held) and len(others) < self.kept(held.place, held)
 
     def awaited(self, held: Held) -> bool:
         """Whether the first who waits in its pool would take it."""
@@ -255,10 +260,11 @@ class Pools(RuleBasedStateMachine):
         self.waiting.append(asker)
         self.follow(self.book.ask(asker.ticket, key, TERMS[upstream], self.now, fresh=fresh))
 
-    @precondition(lambda self: len(self.waiting) < 5)
-    @rule(place=PLACE, generation=GENERATION)
-    def log_in(self, place: tuple[str, bytes], generation: int) -> None:
-        """A session begins with a connection of its own, whatever is idle, if there is room."""
+    @precondition(lambda self: len(self.waiting) < 5 and self.having(Stage.IDLE))
+    @rule(which=WHICH, generation=GENERATION)
+    def log_in(self, which: int, generation: int) -> None:
+        """Whose connection is idle has a session more, which logs in by one of its own, if there is room."""
+        place = self.held[self.pick(which, Stage.IDLE)].place
         self.enter(place)
         self.ask(place, generation, 0, True)
         connections = self.having(Stage.CONNECTING)
@@ -331,8 +337,11 @@ class Pools(RuleBasedStateMachine):
         """Whoever held it gives it back."""
         connection = self.pick(which, Stage.LEASED)
         self.held[connection].asker = None
+        useful = self.useful(self.held[connection])
         self.follow(self.book.released(connection, self.now, clean=clean))
         assert self.held[connection].stage in ((Stage.RESETTING, Stage.CLOSING) if clean else (Stage.CLOSING,))
+        if clean and not self.waiting:
+            assert (self.held[connection].stage is Stage.RESETTING) == useful
 
     @precondition(lambda self: self.having(Stage.RESETTING, Stage.CHECKING))
     @rule(which=WHICH)
@@ -340,12 +349,14 @@ class Pools(RuleBasedStateMachine):
         """The barrier, or the check, is answered."""
         connection = self.pick(which, Stage.RESETTING, Stage.CHECKING)
         held = self.held[connection]
-        wanted = self.awaited(held)
+        wanted, useful = self.awaited(held), self.useful(held)
         if held.asker is not None:
             self.again(held.asker)
             held.asker = self.waiting[0]
             held_for = held.asker
+        alone = not self.waiting
         orders = self.book.proved(connection, self.now)
+        assert not alone or (connection.stage is Stage.IDLE) == useful
         if connection.stage is Stage.IDLE or (held.asker is None and not isinstance(orders[0], Discard)):
             held.stage, held.since = Stage.IDLE, self.now  # then, perhaps, lent at once
             kept = self.of(held.place, Stage.RESETTING, Stage.IDLE)

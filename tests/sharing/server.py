@@ -12,53 +12,24 @@ import fnmatch
 import re
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any
 
-from tests.sharing import fetching
-from tests.sharing.reading import Found, Keys, Tree, Wrong, atom, compact, flat, ranges, tree
-from tests.sharing.store import Mailbox, Store, canonical, changed, proper
-from tests.sharing.told import COURIER, CYRUS, DOVECOT, STYLES, Fate, Ghosts, Step, Style, Told, View
+from tests.sharing.reading import Tree, Wrong, atom, flat, tree
+from tests.sharing.session import EITHER, FALSE, Answer, Command, Died, Refused, Session
+from tests.sharing.store import Store, proper
+from tests.sharing.told import COURIER, CYRUS, DOVECOT, STYLES, Fate, Step, Style, View
 
 __all__ = ["COURIER", "CYRUS", "DOVECOT", "FALSE", "STYLES", "Server", "Store"]
-
-FALSE = b"Subject: false\r\n\r\nThis is no message.\r\n"
-"""What Courier shows for a message that is gone."""
 
 _LITERAL = re.compile(rb"\{(\d+)(\+?)\}\Z")
 _ALL = frozenset(Step)
 _SYNCHRONISING = (b"NOOP", b"CHECK", b"EXPUNGE", b"UID EXPUNGE")
 _NUMBERED = (b"FETCH", b"STORE", b"SEARCH", b"SORT", b"THREAD")  # while one is answered, there is no EXPUNGE
 _OFFERED = (b"IDLE", b"MOVE", b"SORT", b"THREAD", b"UNSELECT", b"ENABLE")  # only with the capability
-_CRASH = b"* BYE Fatal error: Internal error: assertion failed: imap/mailbox.c: !record->expunged"
 _BYE = b"* BYE Selected mailbox was deleted, have to disconnect."
 
-Answer: TypeAlias = tuple[list[bytes], bytes]
-"""Untagged lines, and the completion without its tag."""
 
-
-class Refused(Exception):
-    """A command is answered NO: the text, and the lines before it."""
-
-
-class Died(Exception):
-    """The connection is over: the last lines, and there may be none."""
-
-
-class Command(NamedTuple):
-    """One command; ``uid``: it came behind ``UID``, and ``name`` has both words."""
-
-    tag: bytes
-    name: bytes
-    verb: bytes
-    uid: bool
-    arguments: Tree
-
-    def atom(self, which: int) -> bytes:
-        """An argument that is no list."""
-        return atom(self.arguments[which])
-
-
-class Server:
+class Server(Session):
     """One connection that has logged in.
 
     :param capabilities: what it offers, where that is not all that the style has
@@ -67,21 +38,15 @@ class Server:
     :ivar idling: whether it waits for DONE
     :ivar pipelined: how many commands came in one piece with the one before
     :ivar heard: the commands so far, without their tags
-    :ivar view: the selected mailbox as the client was told of it, if any
     """
 
     def __init__(self, store: Store, style: Style, capabilities: bytes | None = None, hasty: bool = False) -> None:
-        self.store = store
-        self.style = style
-        self.capabilities = style.capabilities if capabilities is None else capabilities
-        self.view: View | None = None
+        super().__init__(store, style, capabilities)
         self.dead = False
         self.idling = False
         self.pipelined = 0
         self.heard: list[bytes] = []
         self._hasty = hasty
-        self._condstore = False
-        self._qresync = False
         self._data = b""
         self._whole = 0  # how much of it is known to be lines with their literals
         self._asked = -1  # where the line ends whose literal was asked for
@@ -110,7 +75,7 @@ class Server:
         if self.idling and not self.dead and self.view is not None:
             try:
                 self._look(b"IDLE", self._idle_tag)
-                out += self._tell(_ALL, b"IDLE")
+                out += self.tell(_ALL, b"IDLE")
             except Refused as refusal:
                 out += refusal.args[1:]
             except Died as death:
@@ -144,7 +109,7 @@ class Server:
         words = text.split(b" ", 2)
         with contextlib.suppress(Wrong):
             if len(words) == 3 and words[1].upper() == b"APPEND" and (arguments := tree(words[2])):
-                return self._find(atom(arguments[0])) is None
+                return self.find(atom(arguments[0])) is None
         return False
 
     def _line(self, text: bytes) -> list[bytes]:
@@ -180,14 +145,14 @@ class Server:
         if self.view is None or name not in _SELECTED:
             raise Wrong("no such command here")
         self._look(name, command.tag)
-        lines += self._tell(self._before(name), name)
-        late = self._tell(frozenset({Step.EXISTS}), name) if self._hasty and verb == b"FETCH" else []
+        lines += self.tell(self._before(name), name)
+        late = self.tell(frozenset({Step.EXISTS}), name) if self._hasty and verb == b"FETCH" else []
         try:
             own, completion = _SELECTED[name](self, command)
             lines += own
         finally:
             lines += late
-        lines += self._tell(self._after(name), name)
+        lines += self.tell(self._after(name), name)
         return completion
 
     # --- news -------------------------------------------------------------------------------------------------
@@ -203,7 +168,7 @@ class Server:
         if self.style.fate is Fate.END:
             if view.mailbox not in self.store.mailboxes.values():
                 raise Died
-            gone = [] if name in _NUMBERED else self._tell(frozenset({Step.EXPUNGE}), name)
+            gone = [] if name in _NUMBERED else self.tell(frozenset({Step.EXPUNGE}), name)
             raise Refused(b"Mailbox does not exist", *gone)
         if name in _SYNCHRONISING:
             view.turn()
@@ -225,29 +190,10 @@ class Server:
             return frozenset({Step.KEYWORDS, Step.FETCH}) if name.endswith(b"STORE") else frozenset()
         return _ALL - {Step.EXPUNGE} if self.style.news else frozenset()
 
-    def _tell(self, steps: frozenset[Step], name: bytes) -> list[bytes]:
-        view = self.selected
-        if self.style.fate is Fate.NOTHING and view.now is not view.mailbox:
-            return []
-        uid = name in self.style.with_uid or self._qresync
-        return view.tell(steps, uid, self._condstore, self._qresync)
+    # --- commands about mailboxes ------------------------------------------------------------------------------
 
-    @property
-    def selected(self) -> View:
-        """The selected mailbox."""
-        assert self.view is not None
-        return self.view
-
-    # --- mailboxes --------------------------------------------------------------------------------------------
-
-    def _find(self, name: bytes) -> Mailbox | None:
-        return self.store.mailboxes.get(proper(name))
-
-    def _named(self, name: bytes, code: bytes = b"[NONEXISTENT]") -> Mailbox:
-        mailbox = self._find(name)
-        if mailbox is None:
-            raise Refused(code + b" Mailbox does not exist")
-        return mailbox
+    def _noop(self, command: Command) -> Answer:
+        return [], b"OK Done"
 
     def _capability(self, command: Command) -> Answer:
         return [b"* CAPABILITY " + self.capabilities], b"OK Done"
@@ -255,13 +201,13 @@ class Server:
     def _enable(self, command: Command) -> Answer:
         words = [atom(word).upper() for word in command.arguments]
         enabled = [word for word in words if word in (b"CONDSTORE", b"QRESYNC") and word in self.capabilities.split()]
-        self._condstore |= bool(enabled)
-        self._qresync |= b"QRESYNC" in enabled
+        self.condstore |= bool(enabled)
+        self.qresync |= b"QRESYNC" in enabled
         return [b" ".join([b"* ENABLED", *enabled])], b"OK Done"
 
     def _select(self, command: Command) -> Answer:
         self.view = None
-        mailbox = self._named(command.atom(0))
+        mailbox = self.named(command.atom(0))
         read_only = command.verb == b"EXAMINE"
         resync = self._parameters(command.arguments[1:])
         view = View(self.store, proper(command.atom(0)), read_only, self.style)
@@ -275,7 +221,7 @@ class Server:
         lines.append(b"* OK [UIDVALIDITY %d] Ok" % mailbox.uidvalidity)
         if self.style.more_codes:
             lines.append(b"* OK [UIDNEXT %d] Ok" % mailbox.uidnext)
-        if self._condstore or self.style.always_modseq:
+        if self.condstore or self.style.always_modseq:
             lines.append(b"* OK [HIGHESTMODSEQ %d] Ok" % mailbox.modseq)
         if resync and resync[0] == mailbox.uidvalidity:
             lines += view.since(resync[1])
@@ -288,10 +234,10 @@ class Server:
         words = node[0]
         if isinstance(words, bytes) or b"CONDSTORE" not in self.capabilities:
             raise Wrong("no such parameters")
-        self._condstore = True
+        self.condstore = True
         if words[0] != b"QRESYNC":
             return []
-        if not self._qresync:
+        if not self.qresync:
             raise Wrong("QRESYNC is not enabled")
         return [int(number) for number in flat(words[1][:2])]
 
@@ -304,11 +250,11 @@ class Server:
         return [], b"OK Done"
 
     def _status(self, command: Command) -> Answer:
-        mailbox = self._named(command.atom(0))
+        mailbox = self.named(command.atom(0))
         view = self.view if self.view and self.view.mailbox is mailbox else None
         lines = []
         if view and self.style.fresh_status:
-            lines = self._tell(_ALL, b"STATUS")
+            lines = self.tell(_ALL, b"STATUS")
         messages = [(told.flags, told.message.uid in view.recents) for told in view.told] if view else []
         if view is None:
             messages = [(message.flags, message.recent) for message in mailbox.messages]
@@ -322,7 +268,7 @@ class Server:
         asked = [item.upper() for item in flat(command.arguments[1])]
         if b"HIGHESTMODSEQ" in asked and b"CONDSTORE" in self.capabilities:
             values[b"HIGHESTMODSEQ"] = mailbox.modseq
-            self._condstore = True
+            self.condstore = True
         if not values.keys() >= {*asked}:
             raise Wrong("no such status item")
         lines.append(
@@ -337,13 +283,13 @@ class Server:
         return [b'* LIST () "/" ' + _name(name) for name in names], b"OK Done"
 
     def _create(self, command: Command) -> Answer:
-        if self._find(command.atom(0)) is not None:
+        if self.find(command.atom(0)) is not None:
             raise Refused(b"[ALREADYEXISTS] Mailbox exists")
         self.store.create(command.atom(0))
         return [], b"OK Done"
 
     def _delete(self, command: Command) -> Answer:
-        self._named(command.atom(0))
+        self.named(command.atom(0))
         if proper(command.atom(0)) == b"INBOX":
             raise Refused(b"INBOX cannot be deleted")
         if self.view and self.view.name == command.atom(0):
@@ -352,20 +298,20 @@ class Server:
         return [], b"OK Done"
 
     def _rename(self, command: Command) -> Answer:
-        self._named(command.atom(0))
-        if proper(command.atom(0)) == b"INBOX" or self._find(command.atom(1)) is not None:
+        self.named(command.atom(0))
+        if proper(command.atom(0)) == b"INBOX" or self.find(command.atom(1)) is not None:
             raise Refused(b"[CANNOT] Not to be renamed so")
         self.store.rename(command.atom(0), command.atom(1))
         return [], b"OK Done"
 
     def _append(self, command: Command) -> Answer:
-        mailbox = self._named(command.atom(0), b"[TRYCREATE]")
+        mailbox = self.named(command.atom(0), b"[TRYCREATE]")
         *options, body = command.arguments[1:]
         flags = next((flat(option) for option in options if isinstance(option, list)), [])
         dates = [option.decode().strip() for option in options if isinstance(option, bytes)]
         date = datetime.strptime(dates[0], "%d-%b-%Y %H:%M:%S %z") if dates else None
         message = mailbox.append(atom(body), flags, date)
-        lines = self._tell(_ALL, b"APPEND") if self.view and self.view.mailbox is mailbox else []
+        lines = self.tell(_ALL, b"APPEND") if self.view and self.view.mailbox is mailbox else []
         return lines, b"OK [APPENDUID %d %d] Done" % (mailbox.uidvalidity, message.uid)
 
     def _idle(self, command: Command) -> Answer:
@@ -375,174 +321,11 @@ class Server:
     def _logout(self, command: Command) -> Answer:
         raise Died(b"* BYE Logging out", command.tag + b" OK Done")
 
-    # --- messages ---------------------------------------------------------------------------------------------
-
-    def _noop(self, command: Command) -> Answer:
-        return [], b"OK Done"
-
-    def _numbered(self, command: Command) -> tuple[list[tuple[int, Told]], list[bytes]]:
-        """The messages that a command names, and a line about those that it names wrongly."""
-        found, beyond = self.selected.numbered(command.uid, command.atom(0))
-        if beyond and self.style.ghosts is Ghosts.ISSUED:
-            raise Wrong("invalid message numbers")
-        if self.style.ghosts is Ghosts.CRASH and not found and not command.uid:
-            raise Refused(b"No matching messages")
-        partly = self.style.ghosts is Ghosts.FALSE and any(low <= len(self.selected.told) for low, _ in beyond)
-        return found, [b"* NO Invalid message number"] if partly else []
-
-    def _crashes(self, command: Command, found: list[tuple[int, Told]]) -> None:
-        if (
-            self.style.ghosts is Ghosts.CRASH
-            and not command.uid
-            and any(self.selected.ghost(told) for _, told in found)
-        ):
-            raise Died(_CRASH)
-
-    def _fetch(self, command: Command) -> Answer:
-        view, style = self.selected, self.style
-        found, lines = self._numbered(command)
-        asked = fetching.items(command.arguments[1])
-        self._condstore |= b"MODSEQ" in asked
-        reading = any(map(fetching.reads, asked))
-        seeing = any(map(fetching.sets_seen, asked))
-        if seeing:
-            self._crashes(command, found)
-        if command.uid and b"UID" not in asked:
-            asked = [b"UID", *asked]
-        issued = False
-        for number, told in found:
-            gone = view.ghost(told)
-            if gone and reading and style.ghosts is Ghosts.CRASH:
-                continue
-            issued |= gone and reading and style.ghosts is Ghosts.ISSUED
-            body = told.message.body if not gone else FALSE if style.ghosts is Ghosts.FALSE else None
-            flags, items = view.flags(told), asked
-            if seeing and not gone and not view.read_only and b"\\Seen" not in told.flags:
-                view.change(told, b"+", {b"\\Seen"})
-                told.flags.add(b"\\Seen")
-                if not style.seen_apart:
-                    flags, items = view.flags(told), asked if b"FLAGS" in asked else [*asked, b"FLAGS"]
-            values = b" ".join(fetching.answered(item, told.message, flags, body) for item in items)
-            lines.append(b"* %d FETCH (%b)" % (number, values))
-            if flags != view.flags(told):
-                lines.append(view.flags_line(number, told, command.uid, self._condstore))
-        if reading:
-            lines += self._stray()
-        return lines, b"OK [EXPUNGEISSUED] Some messages were already expunged" if issued else b"OK Done"
-
-    def _store(self, command: Command) -> Answer:
-        view, style = self.selected, self.style
-        if view.read_only and not style.stores_in_examine:
-            raise Refused(b"[READ-ONLY] Mailbox is read-only")
-        found, wrong = self._numbered(command)
-        item = re.fullmatch(rb"([+-]?)FLAGS(\.SILENT)?", command.atom(1).upper())
-        if item is None:
-            raise Wrong("nothing to be stored")
-        given = canonical(
-            flat(command.arguments[2]) if len(command.arguments) == 3 else map(atom, command.arguments[2:])
-        )
-        expected = [changed(told.flags, item[1], given) for _, told in found]
-        for _, told in found:
-            view.change(told, item[1], given)
-        if style.news_first:  # its own changes are told with all others
-            return wrong, b"OK Done"
-        lines = wrong + view.tell_keywords()
-        for (number, told), flags in zip(found, expected, strict=True):
-            gone = view.ghost(told)
-            loud = not gone if style.echoes_all else gone or flags != told.flags
-            told.flags = flags
-            if loud and not item[2]:
-                lines.append(view.flags_line(number, told, command.uid or self._qresync, self._condstore))
-        return lines, b"OK Done"
-
-    def _copy(self, command: Command) -> Answer:
-        view, style = self.selected, self.style
-        moving = command.verb == b"MOVE"
-        found, lines = self._numbered(command)
-        target = self._named(command.atom(1), b"[TRYCREATE]")
-        if moving and view.read_only and not style.moves_in_examine:
-            raise Refused(b"[READ-ONLY] Mailbox is read-only")
-        self._crashes(command, found)
-        there = [told.message for _, told in found if not view.ghost(told)]
-        if len(there) < len(found) and style.ghosts is Ghosts.ISSUED:
-            return lines, b"NO [EXPUNGEISSUED] Some of the requested messages no longer exist"
-        if not there:
-            return lines, b"OK No messages"
-        copies = [target.append(message.body, message.flags, message.date) for message in there]
-        sets = compact(message.uid for message in there), compact(message.uid for message in copies)
-        code = b"OK [COPYUID %d %b %b] Done" % (target.uidvalidity, *sets)
-        if not moving:
-            return lines, code
-        view.mailbox.expunge(*(message.uid for message in there))
-        return [*lines, b"* " + code], self._expunged()
-
-    def _expunge(self, command: Command) -> Answer:
-        if self.selected.read_only:
-            raise Refused(b"[READ-ONLY] Mailbox is read-only")
-        self.selected.expunge(ranges(command.atom(0), self.selected.last_uid) if command.uid else None)
-        return [], self._expunged()
-
-    def _expunged(self) -> bytes:
-        return b"OK [HIGHESTMODSEQ %d] Done" % self.selected.mailbox.modseq if self._qresync else b"OK Done"
-
-    # --- searching --------------------------------------------------------------------------------------------
-
-    def _found(self, command: Command, keys: Tree) -> list[Found]:
-        view = self.selected
-        last = (2**32, 2**32) if not self.style.swaps else (len(view.told), view.last_uid)
-        key = Keys(keys, *last, self.style.swaps).all()
-        false = FALSE if self.style.ghosts is Ghosts.FALSE else None
-        bodies = [false if view.ghost(told) else told.message.body for told in view.told]
-        all_of_them = [
-            Found(told.message.uid if command.uid else number, number, told.message, view.flags(told), body)
-            for number, (told, body) in enumerate(zip(view.told, bodies, strict=True), 1)
-        ]
-        return [found for found in all_of_them if key(found)]
-
-    def _search(self, command: Command) -> Answer:
-        keys, wanted = command.arguments, None
-        if keys[:1] == [b"RETURN"] and b"ESEARCH" in self.capabilities:
-            wanted, keys = [word.upper() for word in flat(keys[1])] or [b"ALL"], keys[2:]
-        if keys[:1] == [b"CHARSET"]:
-            keys = keys[2:]
-        shown = [found.shown for found in self._found(command, keys)]
-        if wanted is None:
-            return [b"* SEARCH" + b"".join(b" %d" % number for number in shown)], b"OK Done"
-        values = {b"COUNT": b"%d" % len(shown)}
-        if shown:
-            values |= {b"MIN": b"%d" % min(shown), b"MAX": b"%d" % max(shown), b"ALL": compact(shown)}
-        answer = b'* ESEARCH (TAG "%b")' % command.tag + b" UID" * command.uid
-        return [answer + b"".join(b" %b %b" % (item, values[item]) for item in wanted if item in values)], b"OK Done"
-
-    def _sort(self, command: Command) -> Answer:
-        criteria = [word.upper() for word in flat(command.arguments[0])]
-        found = self._found(command, command.arguments[2:])
-        for position in reversed(range(len(criteria))):
-            if criteria[position] != b"REVERSE":
-                found.sort(key=_ORDERS[criteria[position]], reverse=criteria[position - 1 : position] == [b"REVERSE"])
-        return [b"* SORT" + b"".join(b" %d" % one.shown for one in found), *self._stray()], b"OK Done"
-
-    def _thread(self, command: Command) -> Answer:
-        shown = [b"%d" % one.shown for one in self._found(command, command.arguments[2:])]
-        threads = [shown[first : first + 3] for first in range(0, len(shown), 3)]
-        text = b"".join(b"(%b (%b)(%b))" % (*t,) if len(t) == 3 else b"(%b)" % b" ".join(t) for t in threads)
-        return [b"* THREAD" + b" " * bool(text) + text, *self._stray()], b"OK Done"
-
-    def _stray(self) -> list[bytes]:
-        """The FLAGS that Courier says again and again."""
-        return [] if self.style.news else self.selected.flags_lines()[:1]
-
 
 def _name(name: bytes) -> bytes:
     return name if re.fullmatch(rb"[\w./-]+", name) else b'"%b"' % re.sub(rb'(["\\])', rb"\\\1", name)
 
 
-_ORDERS: dict[bytes, Callable[[Found], Any]] = {
-    b"ARRIVAL": lambda found: found.message.date,
-    b"DATE": lambda found: found.message.date,
-    b"SIZE": lambda found: len(found.message.body),
-    b"SUBJECT": lambda found: fetching.answered(b"ENVELOPE", found.message, set(), None),
-}
 _ANYWHERE: dict[bytes, Callable[[Server, Command], Answer]] = {
     b"CAPABILITY": Server._capability,
     b"ENABLE": Server._enable,
@@ -559,19 +342,9 @@ _ANYWHERE: dict[bytes, Callable[[Server, Command], Answer]] = {
     b"CLOSE": Server._close,
     b"UNSELECT": Server._close,
 }
-_EITHER: dict[bytes, Callable[[Server, Command], Answer]] = {  # also behind UID
-    b"FETCH": Server._fetch,
-    b"STORE": Server._store,
-    b"COPY": Server._copy,
-    b"MOVE": Server._copy,
-    b"EXPUNGE": Server._expunge,
-    b"SEARCH": Server._search,
-    b"SORT": Server._sort,
-    b"THREAD": Server._thread,
-}
-_SELECTED = {
+_SELECTED: dict[bytes, Callable[[Any, Command], Answer]] = {
     b"NOOP": Server._noop,
     b"CHECK": Server._noop,
-    **_EITHER,
-    **{b"UID " + verb: method for verb, method in _EITHER.items()},
+    **EITHER,
+    **{b"UID " + verb: method for verb, method in EITHER.items()},
 }

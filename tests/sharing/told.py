@@ -38,6 +38,14 @@ class Ghosts(Enum):
     FALSE = "a false body in FETCH; left out of COPY"
 
 
+class Beyond(Enum):
+    """What comes of numbers above the last message's; what lies below it of a range is done, but for BAD."""
+
+    BAD = "BAD, even if the range has messages"
+    NO = "NO, if there is no message at all"
+    WARNED = "OK, with an untagged NO if there is any"
+
+
 class Style(NamedTuple):
     """A server's habits; the defaults are Dovecot's."""
 
@@ -48,6 +56,7 @@ class Style(NamedTuple):
     )
     fate: Fate = Fate.BYE
     ghosts: Ghosts = Ghosts.ISSUED
+    beyond: Beyond = Beyond.BAD
     # When news is told:
     order: tuple[Step, ...] = (Step.KEYWORDS, Step.FETCH, Step.EXPUNGE, Step.EXISTS)
     news: bool = True
@@ -96,6 +105,7 @@ CYRUS = Style(
     name="cyrus",
     fate=Fate.END,
     ghosts=Ghosts.CRASH,
+    beyond=Beyond.NO,
     order=(Step.EXPUNGE, Step.EXISTS, Step.KEYWORDS, Step.FETCH),
     news_first=True,
     expunge_first=frozenset({b"UID STORE", b"UID COPY", b"UID MOVE"}),
@@ -113,6 +123,7 @@ COURIER = Style(
     capabilities=b"IMAP4rev1 CHILDREN UIDPLUS SORT THREAD=REFERENCES",
     fate=Fate.NOTHING,
     ghosts=Ghosts.FALSE,
+    beyond=Beyond.WARNED,
     order=(Step.EXPUNGE, Step.KEYWORDS, Step.EXISTS, Step.FETCH),
     news=False,
     expunge_last=frozenset(),

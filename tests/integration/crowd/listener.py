@@ -102,7 +102,7 @@ class Listener:
         elif word == b"EXPUNGE":
             self._expunge(count)
         elif word == b"FETCH":
-            self._fetch(count, values(response, found.end()))
+            self._fetch(count, values(response, found.end()), response)
         elif word in (b"LIST", b"STATUS"):
             self._asked(word)
             if word == b"STATUS":
@@ -180,11 +180,11 @@ class Listener:
 
     # -- FETCH ---------------------------------------------------------------------------------------------------
 
-    def _fetch(self, count: int, told: list[Value]) -> None:
+    def _fetch(self, count: int, told: list[Value], said: bytes) -> None:
         items = pairs(told[0] if isinstance(told[0], list) else [])
         if self.opening is not None:
             raise Violation("FETCH during SELECT")
-        message = self._place().fetched(count, items)
+        message = self._place().fetched(count, items, said)
         if b"MODSEQ" in items:
             raise Violation("MODSEQ, and nobody has asked for it")
         if items.keys() - {b"FLAGS", b"UID"}:
@@ -363,3 +363,4 @@ class Listener:
                 if told or not sure:
                     after.update(message.flags)
                 message.flags = tuple(after)
+                message.because += (b"%b %b" % (command.tag, command.line),)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from tests.integration.crowd.ledger import TOKEN, Ledger
 from tests.integration.crowd.responses import Value, atoms, number
-from tests.integration.crowd.violation import Violation
+from tests.integration.crowd.violation import Violation, shown
 
 Flags = frozenset[bytes]
 SYSTEM = frozenset({b"\\seen", b"\\answered", b"\\flagged", b"\\draft", b"\\deleted"})
@@ -35,13 +35,15 @@ class Message:
 
     :ivar flags: what they may be; more than one possibility after a silent STORE at the time of another change,
         none as long as nothing was told.
+    :ivar because: where the client has that from: what it was told last, and what it has silently stored since
     """
 
-    __slots__ = ("flags", "gone", "token", "uid")
+    __slots__ = ("because", "flags", "gone", "token", "uid")
 
     def __init__(self) -> None:
         self.uid: int | None = None
         self.flags: tuple[Flags, ...] = ()
+        self.because: tuple[bytes, ...] = ()
         self.token: bytes | None = None
         self.gone = False
 
@@ -104,8 +106,8 @@ class Picture:
         """The message that is known to have this UID."""
         return next((message for message in self.messages if message.uid == uid), None)
 
-    def fetched(self, count: int, items: dict[bytes, Value]) -> Message:
-        """FETCH of a number: UID, FLAGS and content are held against what is known, and learnt."""
+    def fetched(self, count: int, items: dict[bytes, Value], said: bytes) -> Message:
+        """FETCH of a number, as it was ``said``: UID, FLAGS and content are held against what is known, and learnt."""
         self._grow(count)
         message = self.at(count)
         if b"UID" in items:
@@ -115,6 +117,7 @@ class Picture:
             if strange := told - self.known - SYSTEM - {_RECENT}:
                 raise Violation(f"flags {strange} that no FLAGS has announced; announced: {set(self.known)}")
             message.flags = (frozenset(told - {_RECENT}),)
+            message.because = (said,)
         for name, value in items.items():
             if name.startswith((b"BODY[", b"ENVELOPE")):
                 self._learn_content(count, name, value)
@@ -169,7 +172,8 @@ class Picture:
                 out.append(f"{count}: UID {mine.uid} where it is {true.uid}")
             if true.flags[0] not in mine.flags and (whole or mine.flags):
                 told = " or ".join(_listed(flags) for flags in mine.flags) or "never told"
-                out.append(f"{count}: flags {told} where they are {_listed(true.flags[0])} (UID {true.uid})")
+                why = ", ".join(map(shown, mine.because))
+                out.append(f"{count}: flags {told} where they are {_listed(true.flags[0])} (UID {true.uid}; {why})")
             if mine.token and mine.token != true.token:
                 out.append(f"{count}: {mine.token!r} where it is {true.token!r} (UID {true.uid})")
         return out
