@@ -21,11 +21,11 @@ from imapgate.model.failure import Failure
 from imapgate.model.pool_mode import PoolMode
 from imapgate.model.verdict import Disconnect
 from imapgate.net.attempt import Attempt
+from imapgate.net.chair import Chair
 from imapgate.net.dial import Client, Upstream, address_port
 from imapgate.net.gate import Door, Gate, trustworthy
 from imapgate.net.loop import Loop
 from imapgate.net.pools import Account, Lease
-from imapgate.net.shares import Chair
 from imapgate.net.timers import Timers
 from imapgate.net.tls import describe, server_name
 from imapgate.net.upstream import CLOSE_SECONDS, UpstreamProtocol

@@ -8,24 +8,18 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from enum import Enum
-from typing import Any, Protocol
+from typing import Any
 
 from twisted.internet.defer import CancelledError
-from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure as TwistedFailure
-from zope.interface import implementer
 
 from imapgate.limits import Limits
-from imapgate.log import log
 from imapgate.model.commands import Table
 from imapgate.model.failure import Failure
 from imapgate.model.pool_mode import IdleMode, PoolMode
-from imapgate.net.dial import Client
+from imapgate.net.chair import Chair, Line
 from imapgate.net.pools import Account, Lease, Pools
-from imapgate.net.spool import Spool
-from imapgate.net.upstream import UpstreamProtocol
-from imapgate.net.valve import Valve
 from imapgate.pooling.connection import Key
 from imapgate.session.effects import Failed, Granted
 from imapgate.session.link import Link
@@ -34,226 +28,7 @@ from imapgate.sharing.effects import Effect, End, GiveBack, Pinned, Polled, Say,
 from imapgate.sharing.seat import Seat
 from imapgate.sharing.share import Share
 
-_CHUNK = 64 * 1024
 _POLL_LINGER = 1.0
-
-
-class Slow(Enum):
-    """Why a line is not read from."""
-
-    READER = "slow reader"
-
-
-class Sitter(Protocol):
-    """Whoever sits on a chair."""
-
-    def upstream_received(self, data: bytes) -> None:
-        """Its upstream has said something."""
-
-    def upstream_ended(self, failure: Failure) -> None:
-        """Its upstream is gone."""
-
-    def stalled(self) -> None:
-        """It takes nothing, and is not waited for any more."""
-
-
-class Chair:
-    """What one session has for a connection: lease, protocol and transport in one.
-
-    :ivar account: whose session it is
-    :ivar owner: the session
-    :ivar valve: the session's reasons for being told nothing
-    :ivar pinned: why it has a connection of its own
-    """
-
-    connected = True
-
-    def __init__(self, sharing: Sharing, seat: Seat, account: Account, client: Client) -> None:
-        self._sharing = sharing
-        self.seat = seat
-        self.account = account
-        self.client = client
-        self.connection = self.protocol = self.transport = self
-        self.owner: Sitter | None = None
-        self.valve = Valve(self)  # type: ignore[arg-type]  # of a transport it is only paused and resumed
-        self.pinned = ""
-        self.producer: Any = None
-        self._paused = False
-        self._line: Line | None = None  # that it holds
-        self._given_up = False  # nobody waits for it any more
-        self._look: IDelayedCall | None = None
-        self._spool = Spool(sharing.limits.share_spool_memory, sharing.limits.share_spool)
-
-    # --- as a lease -------------------------------------------------------------------------------------
-
-    def give_back(self, *, selected: bool) -> None:
-        """The session is over."""
-        self._leave()
-
-    def destroy(self, *, abort: bool = False) -> None:
-        """The session is over."""
-        self._leave()
-
-    def _leave(self) -> None:
-        self.owner = None
-        self._release()
-        self._spool.close()
-        self._sharing.leave(self)
-
-    # --- as a transport ---------------------------------------------------------------------------------
-
-    def write(self, data: bytes) -> None:
-        """The session says something."""
-        self._sharing.said(self, data)
-
-    def registerProducer(self, producer: object, streaming: bool) -> None:
-        """Name what is to be held while a line has too much to send."""
-        self.producer = producer
-
-    def unregisterProducer(self) -> None:
-        """Name nothing any more."""
-        self.producer = None
-
-    def pauseProducing(self) -> None:
-        """The session takes nothing for now."""
-        self._paused = True
-        self._hold()
-
-    def resumeProducing(self) -> None:
-        """It takes something again."""
-        self._paused = False
-        while self._spool and not self._paused and self.owner is not None:
-            self.owner.upstream_received(self._spool.take(_CHUNK))
-        if not self._paused:
-            self._release()
-
-    # --- what it is told --------------------------------------------------------------------------------
-
-    def deliver(self, data: bytes) -> None:
-        """Tell the session something, now or when it takes it."""
-        owner = self.owner
-        if owner is None:
-            return
-        if not self._paused and not self._spool:
-            owner.upstream_received(data)
-        elif self._spool.put(data):
-            self._hold()
-        else:
-            self._sharing.counts["overflowed"] += 1
-            log.warn("a session takes nothing, and is ended: session={session}", session=self.client.session)
-            owner.stalled()
-
-    def ended(self, failure: Failure) -> None:
-        """Tell the session that its upstream is gone."""
-        if self.owner is not None:
-            self.owner.upstream_ended(failure)
-
-    def _hold(self) -> None:
-        """Stop reading where the session's answer comes from, unless the others have waited for long enough."""
-        line = None if self._given_up or self._line is not None else self._sharing.line_of(self.seat)
-        if line is not None:
-            self._line = line
-            line.valve.hold(Slow.READER)
-            if self._look is None:
-                self._look = self._sharing.clock.callLater(self._sharing.stall, self._stalls)
-
-    def _stalls(self) -> None:
-        self._look = None
-        line = self._line
-        if line is None:
-            return
-        if line.channel.waiting:
-            self._given_up = True
-            self._sharing.counts["stalled"] += 1
-            self._let_go()
-        else:
-            self._look = self._sharing.clock.callLater(self._sharing.stall, self._stalls)
-
-    def _let_go(self) -> None:
-        line, self._line = self._line, None
-        if line is not None:
-            line.valve.free(Slow.READER)
-
-    def _release(self) -> None:
-        self._given_up = False
-        if self._look is not None:
-            self._look.cancel()
-            self._look = None
-        self._let_go()
-
-
-@implementer(IPushProducer)
-class Line:
-    """One upstream connection, and the channel that it carries."""
-
-    def __init__(self, sharing: Sharing, channel: Channel, lease: Lease) -> None:
-        self._sharing = sharing
-        self.channel = channel
-        self.lease = lease
-        self._protocol: UpstreamProtocol | None = None
-
-    @property
-    def valve(self) -> Valve:
-        """Reasons for not reading from it."""
-        assert self._protocol is not None
-        return self._protocol.valve
-
-    def bind(self) -> None:
-        """It is connected."""
-        protocol = self._protocol = self.lease.protocol
-        protocol.owner = self
-        protocol.transport.registerProducer(self, True)
-
-    def write(self, data: bytes) -> None:
-        """Send."""
-        assert self._protocol is not None
-        self._protocol.transport.write(data)
-
-    def close(self, *, clean: bool, selected: bool) -> None:
-        """Return the connection, or the wish for one."""
-        protocol, self._protocol = self._protocol, None
-        if protocol is None:
-            self.lease.outcome.cancel()
-            return
-        protocol.valve.free(Slow.READER)
-        protocol.transport.unregisterProducer()
-        if clean:
-            self.lease.give_back(selected=selected)
-        else:
-            self.lease.destroy()
-
-    # --- as a producer: whoever sends a message here waits while it has too much to send ------------------
-
-    def pauseProducing(self) -> None:
-        """The connection has too much to send."""
-        producer = self._sender()
-        if producer is not None:
-            producer.pauseProducing()
-
-    def resumeProducing(self) -> None:
-        """It has sent everything."""
-        producer = self._sender()
-        if producer is not None:
-            producer.resumeProducing()
-
-    def stopProducing(self) -> None:
-        """The connection is gone, which its owner hears, too."""
-
-    def _sender(self) -> Any:
-        return self._sharing.producer_of(self.channel.lent)
-
-    # --- what the connection says -------------------------------------------------------------------------
-
-    def upstream_secured(self) -> None:
-        """TLS is never begun on a connection that is logged in."""
-
-    def upstream_received(self, data: bytes) -> None:
-        """The server has said something."""
-        self._sharing.received(self.channel, data)
-
-    def upstream_lost(self, reason: TwistedFailure) -> None:
-        """The connection is gone."""
-        self._sharing.lost(self.channel)
 
 
 class Sharing:
@@ -271,9 +46,8 @@ class Sharing:
         linger = min(terms.idle, _POLL_LINGER) if sharing.idle is IdleMode.POLL else terms.idle
         self.share = Share(
             shares.limits, shares.table, sharing, linger=linger, alone=terms.alone, jitter=shares.jitter,
-            counts=shares.counts,
+            counts=shares.counts, now=shares.clock.seconds(),
         )  # fmt: skip
-        self.share.now = shares.clock.seconds()
         self.chairs: dict[Seat, Chair] = {}
         self._lines: dict[Channel, Line] = {}
         self._effects: deque[Effect] = deque()

@@ -9,115 +9,38 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Callable, Generator
-from enum import Enum
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from imapgate.errors import UpstreamProtocolError
 from imapgate.limits import MIB
 from imapgate.model import capability
 from imapgate.model.commands import Command
-from imapgate.model.reading import Reading
 from imapgate.session.link import Link
 from imapgate.session.responses import STATUS, capabilities, keyword
 from imapgate.sharing.asked import Refusal, form
 from imapgate.sharing.found import Found
 from imapgate.sharing.numbered import Numbered, Wish
 from imapgate.sharing.opening import Opening, announce, announces
+from imapgate.sharing.task import Completed, Farewell, Idle, Job, Mailbox, Script, Task
 from imapgate.sharing.truth import Truth
 from imapgate.sharing.view import View
 from imapgate.wire.scanner import LINE, LITERAL
-from imapgate.wire.writer import Part, segments
+from imapgate.wire.writer import segments
 
 if TYPE_CHECKING:
     from imapgate.sharing.seat import Seat
 
 
-class Farewell(UpstreamProtocolError):
-    """The server has said BYE.
-
-    :ivar line: as it came
-    """
-
-    def __init__(self, line: bytes) -> None:
-        super().__init__("BYE")
-        self.line = line
-
-
-class Completed(NamedTuple):
-    """How a command ended: OK, NO or BAD, and the line behind the tag."""
-
-    outcome: bytes
-    rest: bytes
-
-    @property
-    def ok(self) -> bool:
-        """Whether it was done."""
-        return self.outcome == b"OK"
-
-
-class Mailbox(NamedTuple):
-    """What a channel, or a view, has selected.
-
-    :ivar name: the canonical name; ``argument``: how it is written in a command
-    """
-
-    name: str
-    read_only: bool
-    argument: tuple[Part, ...]
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Mailbox) and self[:2] == other[:2]
-
-    def __hash__(self) -> int:
-        return hash(self[:2])
-
-
-Script = Generator[tuple[Part, ...], Completed, None]
-
-
-class Task(NamedTuple):
-    """A script, and for whom it runs.
-
-    :ivar again: what to do in its place if the channel is lost before it has begun
-    :ivar repeats: or while it runs
-    """
-
-    script: Script
-    seat: Seat | None = None
-    again: Callable[[], None] | None = None
-    repeats: bool = False
-
-
-class Idle(Enum):
-    """Where IDLE stands on a channel."""
-
-    NONE = "none"
-    ASKED = "asked"
-    IDLING = "idling"
-    ENDING = "DONE sent"
-
-
 _RESULT_MOST = 4 * MIB
 _FOUND = frozenset((b"SEARCH", b"SORT", b"THREAD", b"ESEARCH"))
-_HOLDS_EXPUNGES = frozenset((b"FETCH", b"STORE", b"SEARCH", b"SORT", b"THREAD"))
+HOLDS_EXPUNGES = frozenset((b"FETCH", b"STORE", b"SEARCH", b"SORT", b"THREAD"))
 """Commands that no EXPUNGE may come with (RFC 3501 §7.4.1, RFC 5256)."""
 _FETCHING = frozenset((b"FETCH", b"STORE"))
 _STATUS_ITEM = re.compile(rb"(UIDVALIDITY|UIDNEXT) ([0-9]+)", re.IGNORECASE)
 _STALE_KILLS = b"ANNOTATE-EXPERIMENT-1"
 """Only Cyrus has this, whose process dies of a FETCH without PEEK of a message that has gone untold."""
 _IMPLIES_SEEN = re.compile(r"(?:BODY|BINARY)\[|RFC822\Z|RFC822\.TEXT\Z")
-
-
-class Job:
-    """One command of a session, on a channel."""
-
-    __slots__ = ("command", "reading", "seat")
-
-    def __init__(self, seat: Seat, command: Command) -> None:
-        self.seat = seat
-        self.command = command
-        self.reading = Reading(command)
 
 
 class Channel:
@@ -430,7 +353,7 @@ class Channel:
         seat, verb = job.seat, job.command.rule.verb
         said = b""
         if seat.view is not None and seat.view in self.views:
-            said = seat.view.flush(self.truth, expunges=verb not in _HOLDS_EXPUNGES)
+            said = seat.view.flush(self.truth, expunges=verb not in HOLDS_EXPUNGES)
         seat.finish(said + job.command.tag + completed.rest)
 
     def errand(self, job: Job) -> Script:

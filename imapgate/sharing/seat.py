@@ -19,8 +19,9 @@ from imapgate.session.effects import Failed
 from imapgate.session.intake import Intake
 from imapgate.session.login import PROMPT
 from imapgate.session.states import SendingEvent
-from imapgate.sharing.channel import Channel, Completed, Mailbox
+from imapgate.sharing.channel import Channel
 from imapgate.sharing.errand import Errand
+from imapgate.sharing.task import Completed, Mailbox
 from imapgate.sharing.view import View
 
 if TYPE_CHECKING:

@@ -147,8 +147,8 @@ class Picture:
             end = self._data.find(b"\r\n", position)
             if end < 0:
                 return None
-            status = self._data.startswith((b"+", b"*")) is False or _STATUS.match(self._data, 2)
-            found = None if status and not position else _LITERAL.search(self._data[position:end])
+            text = not self._data.startswith(b"* ") or _STATUS.match(self._data, 2)  # which may end in anything
+            found = None if text else _LITERAL.search(self._data[position:end])
             if found is None:
                 response, self._data = self._data[:end], self._data[end + 2 :]
                 return response
@@ -279,20 +279,19 @@ class Picture:
         if not self.qresync:
             raise Violation("VANISHED, which nobody has enabled")
         earlier = rest.upper().startswith(b"(EARLIER) ")
-        if not earlier:
-            self._may_expunge()
+        if earlier:
+            return  # it is about what the client had in mind before
+        self._may_expunge()
         gone = ranges(rest.rpartition(b" ")[2], 0)
-        known = sum(entry.uid is not None and within(entry.uid, gone) for entry in self.messages)
-        missing = 0 if earlier else sum(high - low + 1 for low, high in gone) - known
-        unknown = [entry for entry in self.messages if entry.uid is None]
-        if missing > len(unknown):
-            raise Violation(f"VANISHED {gone}, of which {missing - len(unknown)} are not there")
-        out = unknown[:missing]  # which of them does not matter, as nothing is known of any
-        self.messages = [
-            entry
-            for entry in self.messages
-            if all(entry is not other for other in out) and (entry.uid is None or not within(entry.uid, gone))
-        ]
+        for uid in (uid for low, high in gone for uid in range(low, high + 1)):
+            known = [n for n, entry in enumerate(self.messages) if entry.uid == uid]
+            after = max((n for n, entry in enumerate(self.messages) if (entry.uid or uid) < uid), default=-1)
+            before = next((n for n, entry in enumerate(self.messages) if (entry.uid or 0) > uid), len(self.messages))
+            if not known and before == after + 1:
+                raise Violation(f"VANISHED {uid}, which is not there")
+            for entry in self.messages[after + 1 : before] if not known else []:
+                entry.flags = None  # it may be any of those whose UID is not known
+            del self.messages[known[0] if known else after + 1]
 
     def _fetched(self, number: int, node: bytes | Tree) -> None:
         if not isinstance(node, list):

@@ -148,13 +148,15 @@ class Session:
             view.change(told, item[1], given)
         if style.news_first:  # its own changes are told with all others
             return wrong, b"OK Done"
-        lines = wrong + view.tell_keywords()
+        shown = []
         for (number, told), flags in zip(found, expected, strict=True):
             gone = view.ghost(told)
-            loud = not gone if style.echoes_all else gone or flags != told.flags
-            told.flags = flags
-            if loud and not item[2]:
-                lines.append(view.flags_line(number, told, command.uid or self.qresync, self.condstore))
+            if not item[2] and (not gone if style.echoes_all else gone or flags != told.flags):
+                shown.append((number, told))
+            if not gone or style.ghosts is Ghosts.ISSUED:
+                told.flags = flags
+        lines = wrong + view.tell_keywords(stale=True)
+        lines += [view.flags_line(*one, command.uid or self.qresync, self.condstore) for one in shown]
         return lines, b"OK Done"
 
     def _copy(self, command: Command) -> Answer:

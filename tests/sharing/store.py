@@ -58,7 +58,7 @@ class Mailbox:
     ) -> Message:
         """Add a message; where no date is given, each is a minute younger than the one before."""
         flags = canonical(flags)
-        self._used(flags)
+        self.uses(flags)
         date = date or EPOCH + timedelta(minutes=self.uidnext)
         message = Message(self.uidnext, body, flags, date, self._changed())
         self.uidnext += 1
@@ -68,7 +68,7 @@ class Mailbox:
     def store(self, uid: int, how: bytes, flags: Iterable[bytes]) -> None:
         """Change a message's flags; ``how`` is ``+``, ``-`` or nothing."""
         flags = canonical(flags)
-        self._used(flags)
+        self.uses(flags)
         message = self[uid]
         after = changed(message.flags, how, flags)
         if after != message.flags:
@@ -92,7 +92,8 @@ class Mailbox:
         self.modseq += 1
         return self.modseq
 
-    def _used(self, flags: set[bytes]) -> None:
+    def uses(self, flags: set[bytes]) -> None:
+        """Take the keywords among these flags into the list."""
         self.keywords += sorted(flags - set(SYSTEM) - set(self.keywords))
 
 

@@ -227,9 +227,9 @@ class View:
                 lines += self._tell_arrived(shrunk=len(self.told) < before)
         return lines
 
-    def tell_keywords(self) -> list[bytes]:
-        """FLAGS and PERMANENTFLAGS, where there is another keyword."""
-        now = self._keywords()
+    def tell_keywords(self, stale: bool = False) -> list[bytes]:
+        """FLAGS and PERMANENTFLAGS, where the keywords are others; ``stale``: flags that have changed are not told yet."""
+        now = self._keywords(stale)
         if now == self.keywords:
             return []
         self.keywords = now
@@ -289,14 +289,17 @@ class View:
         """How many of those told are recent here."""
         return sum(told.message.uid in self.recents for told in self.told)
 
-    def _keywords(self) -> list[bytes]:
+    def _keywords(self, stale: bool = False) -> list[bytes]:
         used = {flag for message in self.mailbox.messages for flag in message.flags}
+        if stale:
+            used = used.union(*(told.flags for told in self.told))
         return [word for word in self.mailbox.keywords if self._style.keeps_keywords or word in used]
 
     # --- what is done through it ------------------------------------------------------------------------------
 
     def change(self, told: Told, how: bytes, flags: set[bytes]) -> None:
-        """Change the flags of a message that is there."""
+        """Change the flags of a message, if it is there; new keywords are taken in in any case."""
+        self.mailbox.uses(flags)
         if not self.ghost(told):
             self.mailbox.store(told.message.uid, how, flags)
 
