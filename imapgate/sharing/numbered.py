@@ -17,12 +17,19 @@ from imapgate.sharing.truth import RECENT, UNKNOWN, Truth, plain_flags, same_fla
 from imapgate.sharing.view import View
 
 _LINE_MOST = MIB
+_BLOCK = 1024
+"""Text of more octets than this may be worth looking at as a whole."""
 _NUMBERED = re.compile(rb"\* ([0-9]{1,10}) (EXISTS|EXPUNGE|RECENT|FETCH \()", re.IGNORECASE)
 _FLAT = re.compile(
     rb"\* ([0-9]{1,10}) FETCH \((?:UID ([0-9]{1,10}) )?FLAGS \(([^()\r\n]*)\)(?: UID ([0-9]{1,10}))?\)\r\n\Z",
     re.IGNORECASE,
 )
 """Nearly every response that speaks of flags alone."""
+_FLATS = re.compile(_FLAT.pattern.removesuffix(rb"\Z"), re.IGNORECASE)
+_FRONT = re.compile(
+    rb"\* [0-9]{1,10} FETCH \((?:(?:UID ([0-9]{1,10})(?=[ )])|FLAGS \(([^()\r\n]*)\)) ?)*+", re.IGNORECASE
+)
+"""UID and FLAGS where most servers put them: before all else."""
 _ITEM = re.compile(
     rb'"(?:[^"\\\r\n]|\\.)*+"|\[[^\]\r\n]*\]|(?<=[( ])(?:FLAGS \(([^()\r\n]*)\)|UID ([0-9]{1,10})(?=[ )]))',
     re.IGNORECASE,
@@ -81,6 +88,8 @@ class Numbered:
             if len(self._part) > _LINE_MOST:
                 raise UpstreamProtocolError(f"a line of more than {_LINE_MOST} octets")
             whole = True
+        if not self._inside and len(piece) > _BLOCK and (block := self._block(piece)) is not None:
+            return block
         said = []
         begin, size = 0, len(piece)
         while begin < size:
@@ -88,6 +97,33 @@ class Numbered:
             said.append(self._segment(piece[begin:end], whole or end < size))
             begin = end
         return b"".join(said)
+
+    def _block(self, piece: bytes) -> bytes | None:
+        """Take many lines at once that speak of flags alone, and of nothing new to anybody; ``None``: there are others.
+
+        What fills the truth is learnt at once, too.
+        """
+        truth, wish = self._truth, self.wish
+        lines = _FLATS.findall(piece)
+        if len(lines) != piece.count(b"\n"):
+            return None
+        if wish is None:
+            uids = [int(one or other or 0) for _, one, _, other in lines]
+            flags = [plain_flags(raw) for _, _, raw, _ in lines]
+            if not truth.learn_all(int(lines[0][0]), int(lines[-1][0]), uids, [each for each, _ in flags]):
+                return None
+            truth.recent.update(uid for uid, (_, recent) in zip(uids, flags, strict=True) if recent)
+            return b""
+        view, known = wish.view, truth.flags
+        if not (wish.flags and wish.uid and wish.store is None) or view.recents or view.changed or view.read_only:
+            return None
+        if not view.agrees(truth) or truth.filled < len(truth) or int(lines[-1][0]) > len(known):
+            return None
+        for number, one, raw, other in lines:
+            index = int(number) - 1
+            if known[index] != raw or int(one or other or 0) != truth.uids[index]:
+                return None
+        return piece
 
     def _segment(self, segment: bytes, ends: bool) -> bytes:
         """Take a line, or what of it stands between two literals; ``ends``: its response is whole."""
@@ -189,12 +225,22 @@ class Numbered:
         """Learn what a segment says, and return it with what its session is to see of that."""
         wish, index = self.wish, self._index
         assert wish is not None
-        for found in _ITEM.finditer(segment):
-            if found[1] is not None:
-                self._learn(index, 0, found[1])
+        front = _FRONT.match(segment)
+        end = 0 if front is None else front.end()
+        if front is not None and segment.find(b"FLAGS (", end) < 0 and segment.find(b"UID ", end) < 0:
+            uid, raw = front.groups()
+            self._learn(index, int(uid or 0), raw)
+            if raw is not None:
                 wish.view.changed.pop(self._truth.uids[index], None)
-            elif found[2] is not None:
-                self._learn(index, int(found[2]), None)
+            if (wish.uid or uid is None) and (raw is None or self._flags(wish.view, index, raw) is raw):
+                return segment
+        else:
+            for found in _ITEM.finditer(segment):
+                if found[1] is not None:
+                    self._learn(index, 0, found[1])
+                    wish.view.changed.pop(self._truth.uids[index], None)
+                elif found[2] is not None:
+                    self._learn(index, int(found[2]), None)
         return self._edited(segment, wish)
 
     def _edited(self, segment: bytes, wish: Wish) -> bytes:

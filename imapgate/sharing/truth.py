@@ -111,6 +111,25 @@ class Truth:
             self._fill()
         return changed
 
+    def learn_all(self, first: int, last: int, uids: list[int], flags: list[bytes]) -> bool:
+        """Learn of messages of which nothing is known, behind those that are; ``False``: they are others.
+
+        :param first: the number of the first of them; ``last``: that of the last
+        """
+        begin = self.filled
+        ascending = all(map(int.__lt__, uids, uids[1:])) and uids[0] > (self.uids[begin - 1] if begin else 0)
+        if first != begin + 1 or last != begin + len(uids) or last > len(self.uids) or not ascending:
+            return False
+        if any(self.uids[begin:last]):
+            return False
+        self.uids[begin:last] = array("L", uids)
+        self.flags[begin:last] = flags
+        self.filled = last
+        if self.uid_next and uids[-1] >= self.uid_next:
+            self.uid_next = uids[-1] + 1
+        self._snapshot = None
+        return True
+
     def _name(self, index: int, known: int, uid: int) -> None:
         before = self.uids[index - 1] if index else 0
         after = self.uids[index + 1] if index + 1 < len(self.uids) else 0

@@ -21,7 +21,7 @@ from imapgate.auth.penalties import Penalties
 from imapgate.auth.proofs import Proofs
 from imapgate.limits import DEFAULTS, Limits
 from imapgate.model.commands import COMMANDS
-from imapgate.model.pool_mode import PoolMode
+from imapgate.model.pool_mode import PoolMode, SharingTerms
 from imapgate.net.census import Census
 from imapgate.net.dial import Upstream
 from imapgate.net.directory import Directory, Moves
@@ -39,6 +39,7 @@ CLIENT = IPv4Address("TCP", "192.0.2.7", 50_000)
 LOCAL = IPv4Address("TCP", "192.0.2.1", 143)
 DONE = Failure(ConnectionDone())
 TERMS = Terms()
+SHARING = SharingTerms()
 
 
 class Wire(StringTransport):
@@ -183,6 +184,7 @@ def bench(
     trace: Trace | None = None,
     mode: PoolMode = PoolMode.SESSION,
     terms: Terms = TERMS,
+    sharing: SharingTerms = SHARING,
     alone: bool = False,
     cache: float = 0.0,
 ) -> Bench:
@@ -199,6 +201,7 @@ def bench(
         mode=mode,
         terms=terms,
         alone=alone,
+        sharing=sharing,
     )
     proofs = Proofs(b"key", cache)
     pools = Pools(Book(100, lambda: 0.5), proofs, limits, clock)

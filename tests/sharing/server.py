@@ -206,8 +206,13 @@ class Server(Session):
         return [b" ".join([b"* ENABLED", *enabled])], b"OK Done"
 
     def _select(self, command: Command) -> Answer:
+        lines = []
+        if self.view and (self.style.says_closed or self.qresync):
+            lines.append(b"* OK [CLOSED] Previous mailbox closed")
         self.view = None
-        mailbox = self.named(command.atom(0))
+        mailbox = self.find(command.atom(0))
+        if mailbox is None:
+            return lines, b"NO [NONEXISTENT] Mailbox does not exist"
         read_only = command.verb == b"EXAMINE"
         resync = self._parameters(command.arguments[1:])
         view = View(self.store, proper(command.atom(0)), read_only, self.style)
@@ -215,7 +220,7 @@ class Server(Session):
         number = next((n for n, told in enumerate(view.told, 1) if b"\\Seen" not in told.flags), 0)
         flags = view.flags_lines()
         counts = [b"* %d EXISTS" % len(view.told), b"* %d RECENT" % view.recent]
-        lines = counts + flags if self.style.counts_first else flags + counts
+        lines += counts + flags if self.style.counts_first else flags + counts
         if number and self.style.more_codes:
             lines.append(b"* OK [UNSEEN %d] Ok" % number)
         lines.append(b"* OK [UIDVALIDITY %d] Ok" % mailbox.uidvalidity)

@@ -123,10 +123,6 @@ class Store:
             if old == name or old.startswith(name + b"/"):
                 self.mailboxes[new + old[len(name) :]] = self.mailboxes.pop(old)
 
-    def find(self, name: bytes) -> Mailbox | None:
-        """The mailbox of a name; INBOX in any spelling."""
-        return self.mailboxes.get(proper(name))
-
     def __getitem__(self, name: bytes) -> Mailbox:
         return self.mailboxes[name]
 

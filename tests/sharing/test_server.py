@@ -342,12 +342,14 @@ def test_select(style: Style) -> None:
     ]
     counts = [b"3 EXISTS", b"0 RECENT"]  # the first SELECT has taken them
     codes = [b"OK [UNSEEN 2] Ok", b"OK [UIDVALIDITY 1001] Ok", b"OK [UIDNEXT 14] Ok"]
-    expected = {DOVECOT: [*flags, *counts, *codes], COURIER: [*flags, *counts, codes[1]]}
+    closed = b"OK [CLOSED] Previous mailbox closed"
+    expected = {DOVECOT: [closed, *flags, *counts, *codes], COURIER: [*flags, *counts, codes[1]]}
     expected[CYRUS] = [*counts, *flags, *codes, b"OK [HIGHESTMODSEQ 5] Ok"]
     assert site.client.says(b"SELECT INBOX") == [*expected[style], b"OK [READ-WRITE] Done"]
     lines = site.client.says(b"EXAMINE inbox")
     assert b"OK [PERMANENTFLAGS ()] Limited" in lines
     assert lines[-1] == b"OK [READ-ONLY] Done"
+    assert site.client.says(b"SELECT none")[:-1] == [closed] * (style is DOVECOT)
     assert site.ended(b"SELECT none").startswith(b"NO")
     assert site.ended(b"FETCH 1 (FLAGS)").startswith(b"BAD")
 
@@ -662,6 +664,26 @@ def test_sort_and_thread(style: Style) -> None:
 
 
 @each
+def test_items(style: Style) -> None:
+    """Macros, parts of headers and of octets, and what stands for a message that has no subject."""
+    site = Site(style, 1)
+    site.inbox.append(b"From: x\r\nTo: y\r\nDate: z\r\n\r\ntext\r\n")
+    site.says(b"NOOP")
+    envelope = b'ENVELOPE (NIL "hi"%b)' % (b" NIL" * 8)
+    fast = b'FLAGS (\\Recent) INTERNALDATE "01-Jan-2026 00:11:00 +0000" RFC822.SIZE 22'
+    assert site.says(b"FETCH 1 FAST") == [b"1 FETCH (%b)" % fast]
+    assert site.says(b"FETCH 1 ALL") == [b"1 FETCH (%b %b)" % (fast, envelope)]
+    assert site.says(b"FETCH 2 ENVELOPE") == [b'2 FETCH (ENVELOPE (NIL ""%b))' % (b" NIL" * 8)]
+    fields = b"BODY[HEADER.FIELDS (DATE FROM)] {20}\r\nFrom: x\r\nDate: z\r\n\r\n"
+    assert site.says(b"FETCH 2 (BODY.PEEK[HEADER.FIELDS (DATE FROM)])")[0] == b"2 FETCH (%b)" % fields
+    assert site.says(b"FETCH 2 BODY.PEEK[]<6.3>")[0] == b"2 FETCH (BODY[]<6> {3}\r\nx\r\n)"
+    assert site.says(b"FETCH 1 RFC822.HEADER")[0] == b"1 FETCH (RFC822.HEADER {15}\r\nSubject: hi\r\n\r\n)"
+    assert site.inbox[11].flags == set()
+    assert b"RFC822 {22}\r\n" in site.says(b"FETCH 1 RFC822")[0]
+    assert site.inbox[11].flags == {b"\\Seen"}
+
+
+@each
 def test_mailboxes(style: Style) -> None:
     """CREATE, RENAME with what lies below, LIST, DELETE."""
     site = Site(style)
@@ -671,8 +693,24 @@ def test_mailboxes(style: Style) -> None:
     assert site.says(b'DELETE "c d"') == []
     for command in (b'DELETE "c d"', b"DELETE INBOX", b"RENAME x y", b"CREATE inbox", b"STATUS x (MESSAGES)"):
         assert site.ended(command).startswith(b"NO"), command
-    for command in (b"NONSENSE", b"STATUS INBOX (NONSENSE)", b"UID NOOP", b"FETCH 1 (NONSENSE)", b"STORE 1 X (y)"):
+    for command in (
+        b"NONSENSE",
+        b"STATUS INBOX (NONSENSE)",
+        b"UID NOOP",
+        b"FETCH 1 (NONSENSE)",
+        b"STORE 1 X (y)",
+        b"FETCH 0 (UID)",
+        b"LIST )",
+        b"FETCH (1) UID",
+        b"FETCH x UID",
+    ):
         assert site.ended(command).startswith(b"BAD"), command
+    site.says(b"CREATE z")
+    site.says(b"SELECT z")
+    assert site.says(b"DELETE z") == []
+    assert site.ended(b"CHECK").startswith(b"BAD")
+    assert site.says(b"NOOP") == []
+    assert site.says(b"CAPABILITY") == [b"CAPABILITY " + style.capabilities]
     assert site.client.says(b"LOGOUT") == [b"BYE Logging out", b"OK Done"]
     assert site.server.dead
 
@@ -692,11 +730,19 @@ def test_qresync(style: Style) -> None:
     site.says(b"STORE 2 +FLAGS (\\Deleted)")
     assert site.client.says(b"EXPUNGE")[-1] == b"OK [HIGHESTMODSEQ 13] Done"
     site.agrees()
+    assert site.says(b"FETCH 1 (MODSEQ)") == [b"1 FETCH (MODSEQ (2))"]
     lines = site.client.says(b"SELECT INBOX (QRESYNC (1001 8))")
+    assert lines[0] == b"OK [CLOSED] Previous mailbox closed"
     assert b"VANISHED (EARLIER) 12:13,15" in lines
     assert b"5 EXISTS" not in lines
     assert b"4 FETCH (UID 17 FLAGS () MODSEQ (11))" in lines
     site.agrees()
+    assert b"VANISHED" not in b"".join(site.says(b"SELECT INBOX (QRESYNC (1000 8))"))
+    assert b"OK [HIGHESTMODSEQ 13] Ok" in site.says(b"SELECT INBOX (CONDSTORE)")
+    other = Client(Server(site.store, style).received)
+    assert other.says(b"SELECT INBOX (QRESYNC (1001 8))")[-1].startswith(b"BAD")
+    assert other.says(b"SELECT INBOX (CONDSTORE)")[-1].startswith(b"OK")
+    assert Site(COURIER).ended(b"SELECT INBOX (CONDSTORE)").startswith(b"BAD")
 
 
 @QRESYNC

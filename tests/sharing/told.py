@@ -94,6 +94,8 @@ class Style(NamedTuple):
     # What SELECT says:
     counts_first: bool = False
     """Whether EXISTS and RECENT come before FLAGS."""
+    says_closed: bool = True
+    """Whether CLOSED is said of the mailbox that was selected before (with QRESYNC, everyone does)."""
     more_codes: bool = True
     """Whether UNSEEN and UIDNEXT are among the codes."""
     always_modseq: bool = False
@@ -103,6 +105,7 @@ class Style(NamedTuple):
 DOVECOT = Style()
 CYRUS = Style(
     name="cyrus",
+    capabilities=DOVECOT.capabilities + b" ANNOTATE-EXPERIMENT-1",
     fate=Fate.END,
     ghosts=Ghosts.CRASH,
     beyond=Beyond.NO,
@@ -116,6 +119,7 @@ CYRUS = Style(
     with_uid=frozenset({b"UID FETCH", b"UID STORE", b"UID COPY"}),
     moves_in_examine=False,
     counts_first=True,
+    says_closed=False,
     always_modseq=True,
 )
 COURIER = Style(
@@ -135,6 +139,7 @@ COURIER = Style(
     echoes_all=True,
     seen_apart=True,
     stores_in_examine=True,
+    says_closed=False,
     more_codes=False,
 )
 STYLES = {style.name: style for style in (DOVECOT, CYRUS, COURIER)}
@@ -228,7 +233,7 @@ class View:
         return lines
 
     def tell_keywords(self, stale: bool = False) -> list[bytes]:
-        """FLAGS and PERMANENTFLAGS, where the keywords are others; ``stale``: flags that have changed are not told yet."""
+        """FLAGS and PERMANENTFLAGS, where the keywords are others; ``stale``: the flags as told count, too."""
         now = self._keywords(stale)
         if now == self.keywords:
             return []

@@ -141,7 +141,7 @@ class Chooser:
     def fetch(self, picture: Picture) -> Command:
         """FETCH or UID FETCH of flags, of content, of the envelope."""
         items, needs = self.random.choice(_ITEMS)
-        dangerous = b"BODY[" in items
+        dangerous = b"BODY[" in items  # not PEEK
         return self._with_messages(
             b"FETCH",
             picture,
@@ -271,7 +271,11 @@ class Chooser:
         if size > 1 and self._chance(0.4):
             start = self.random.randrange(len(among) - size + 1)
             chosen = list(among[start : start + size])
-            ends = (chosen[0], chosen[-1]) if self._chance(0.7) or not self.ways.reads_backwards else (chosen[-1], chosen[0])
+            ends = (
+                (chosen[0], chosen[-1])
+                if self._chance(0.7) or not self.ways.reads_backwards
+                else (chosen[-1], chosen[0])
+            )
             return chosen, b"%d:%d" % ends
         chosen = self.random.sample(among, size)
         return chosen, b",".join(b"%d" % number for number in chosen)

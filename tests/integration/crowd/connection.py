@@ -107,7 +107,7 @@ class Connection(asyncio.Protocol):
             if condition():
                 return
             if self.closed:
-                if self.listener.ended:
+                if self.listener.ended or self.listener.may_end:
                     raise Ended
                 raise Violation(f"{self.listener.who}: the connection ended, and nobody has said why")
             self._waiter = loop.create_future()

@@ -156,7 +156,9 @@ class Crowd:
         assert picture is not None
         true = truth[picture.mailbox]
         try:
-            await member.connection.until(lambda: not picture.differences(true, short=member.ways.forgets), IDLE_PATIENCE)
+            await member.connection.until(
+                lambda: not picture.differences(true, short=member.ways.forgets), IDLE_PATIENCE
+            )
         except Violation as violation:
             raise Violation(f"{violation}, while idling: {picture.differences(true)}") from None
         await member.connection.done()

@@ -13,7 +13,7 @@ from tests.integration.crowd.ledger import Ledger, Suspicion
 from tests.integration.crowd.picture import Message, Picture
 from tests.integration.crowd.responses import Cutter, Value, atoms, leaves, number, numbers, pairs, values
 from tests.integration.crowd.violation import Violation, shown
-from tests.integration.crowd.ways import Ways
+from tests.integration.crowd.ways import Dies, Ways
 
 _UNTAGGED = re.compile(rb"\* (?:([0-9]+) )?([A-Za-z]+)(?: |\r\n|(?=\())")
 _CODE = re.compile(rb" \[([A-Za-z-]+)(?: ([^\]]*))?\]")
@@ -136,10 +136,17 @@ class Listener:
         return command
 
     def _bye(self) -> None:
-        deadly = any(command.dangerous for command in self.in_flight.values()) and self._ways.dies
-        if not (deadly or self._any(b"LOGOUT")):
+        if not self.may_end:
             raise Violation("the session is ended")
         self.ended = True
+
+    @property
+    def may_end(self) -> bool:
+        """Whether the server may die of what is in flight."""
+        dies, given = self._ways.dies, self.in_flight.values()
+        if dies is Dies.OF_READING:
+            return any(command.content or command.verb == b"COPY" for command in given)
+        return dies is Dies.OF_CHANGING and any(command.dangerous for command in given)
 
     def _text(self, response: bytes, at: int) -> None:
         self.greeted = True
@@ -201,7 +208,7 @@ class Listener:
             raise Violation(f"content that nobody has asked for: {b' '.join(items).decode()}")
         if command.by_uid and b"UID" not in items:
             raise Violation("no UID in the answer to UID FETCH")
-        if not message.token and command.needs == b"BODY[]":
+        if not message.token and command.needs == b"BODY[]" and not self._ways.misses:
             self._gone([message], "content without a token")
 
     def _gone(self, messages: Iterable[Message], why: str) -> None:
@@ -307,6 +314,9 @@ class Listener:
             self._gone(command.targets, f"NO to {shown(command.line)}")
         if command.change:
             self._changed(command)
+        if self._ways.hides and (command.silent or command.verb == b"COPY"):
+            for message in command.targets:
+                message.flags = ()
         if command.verb in _SELECTING:
             self._opened(command)
         elif command.status == b"OK":

@@ -188,7 +188,9 @@ class Member:
         if select:
             await self.give(self._choose.select(mailbox))
             assert self.picture is not None
-            self.compare(f"SELECT of {mailbox!r}", self.picture.opening_differences(truth[mailbox], short=self.ways.forgets))
+            self.compare(
+                f"SELECT of {mailbox!r}", self.picture.opening_differences(truth[mailbox], short=self.ways.forgets)
+            )
 
     def compare(self, when: str, differences: list[str]) -> None:
         """Object to differences."""
