@@ -16,6 +16,7 @@ from imapgate.log import log
 from imapgate.net.client import ClientProtocol
 from imapgate.net.dial import Upstream
 from imapgate.net.journal import Tap
+from imapgate.net.shares import COUNTED as SHARED_COUNTED
 from imapgate.pooling.book import COUNTED
 
 if TYPE_CHECKING:
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
 
 _KICKED = b"[UNAVAILABLE] The operator has ended this session"
 _MOVED = b"[UNAVAILABLE] The mailbox is being moved; log in again"
+_OF_UPSTREAM = (
+    "tls", "pool_mode", "pool_size", "pool_keep", "pool_idle", "pool_lifetime", "pool_wait", "idle", "idle_poll",
+    "idle_connections", "park_after", "share_stall",
+)  # fmt: skip
 
 
 class GateOperator:
@@ -88,11 +93,14 @@ class GateOperator:
                 "session": each.client.session,
                 "user": _name(each.name),
                 "upstream": each.account.upstream.name,
-                "reason": each.session.pinned,
+                "reason": each.pinned,
             }
             for each in self._sorted()
-            if each.account is not None and each.session.pinned
+            if each.account is not None and each.pinned
         ]
+
+    def _channels(self) -> Sequence[Row]:
+        return [{**row._asdict(), "user": _name(row.user)} for row in self._service.gate.shares.rows()]
 
     def _stats(self) -> Sequence[Row]:
         service, gate = self._service, self._service.gate
@@ -104,6 +112,10 @@ class GateOperator:
             "waiting": gate.pools.book.waiting,
         }
         figures.update({f"upstream_{name}": gate.pools.book.counts[name] for name in COUNTED})
+        figures.update({f"shared_{name}": gate.shares.counts[name] for name in SHARED_COUNTED})
+        figures.update(
+            {f"shared_pinned_{reason.replace(' ', '_')}": number for reason, number in sorted(gate.shares.pins.items())}
+        )
         return [{"name": name, "value": value} for name, value in figures.items()]
 
     def _plugins(self) -> Sequence[Row]:
@@ -122,7 +134,7 @@ class GateOperator:
         for name, upstream in configuration.upstreams.items():
             where = ", ".join(endpoint.text for endpoint in upstream.endpoints)
             rows.append({"key": f"upstream.{name}.endpoints", "value": where})
-            for key in ("tls", "pool_mode", "pool_size", "pool_keep", "pool_idle", "pool_lifetime", "pool_wait"):
+            for key in _OF_UPSTREAM:
                 rows.append({"key": f"upstream.{name}.{key}", "value": str(getattr(upstream, key))})
         rows.append({"key": "routing.default", "value": configuration.routing.default})
         rows.append({"key": "auth.mode", "value": configuration.auth.mode.value})
@@ -251,7 +263,7 @@ def _session(each: ClientProtocol, now: float) -> Row:
         "upstream": None if account is None else account.upstream.name,
         "pool_mode": None if account is None else account.mode.value,
         "state": each.session.state.value,
-        "bound": "yes" if each.lease is not None and each.lease.connection is not None else "no",
+        "bound": "yes" if each.lease is not None and each.lease.bound else "no",
         "commands": each.session.commands,
         "octets_in": each.octets_in,
         "octets_out": each.octets_out,
@@ -265,6 +277,7 @@ _SHOW: dict[str, Callable[[GateOperator], Sequence[Row]]] = {
     "upstreams": GateOperator._upstreams,
     "users": GateOperator._users,
     "pins": GateOperator._pins,
+    "channels": GateOperator._channels,
     "stats": GateOperator._stats,
     "config": GateOperator._config,
     "plugins": GateOperator._plugins,

@@ -1,6 +1,7 @@
 """SELECT of a large mailbox: directly, by a first session, by a second one; and the NOOP of a session that was parked."""
 
 import contextlib
+import time
 from typing import NamedTuple
 
 import bench
@@ -12,11 +13,12 @@ from shared import bed, tables
 MODES = ("session", "share")
 REATTACH = 250.0
 """Milliseconds."""
+PARK_AFTER = 1
+SILENCE = PARK_AFTER + 2.0
+"""Seconds: the gate looks once a second for who is to be parked."""
 MESSAGE = stack.msg(0, 700)
-
-
-def until(what, condition):
-    memory.until(what, condition, 60.0)
+SPARE = 15.0
+"""Seconds; the gate keeps a second channel for ten."""
 
 
 class Changes:
@@ -58,7 +60,7 @@ def first_selects(gate, user, rounds):
     """SELECT by a session that finds no connection of its user: seconds each."""
     out = []
     for _ in range(rounds):
-        until("the gate to close its connections", lambda: bed.connections(gate)[1] == 0)
+        disconnected(gate)
         with bed.Client(gate.port, user) as client:
             out.append(client.timed("SELECT INBOX")[0])
             client.run("LOGOUT")
@@ -111,40 +113,58 @@ class Attaching(NamedTuple):
     held: int  # connections that two sessions with the mailbox selected hold
 
 
+def awake():
+    """Nobody is parked."""
+
+
+def silent():
+    """A session is parked, and the channel it had is kept: nothing can be seen of that from outside."""
+    time.sleep(SILENCE)
+
+
+def disconnected(gate):
+    """A session is parked, and the channel it had is closed."""
+    memory.until("the gate to close its connections", lambda: bed.connections(gate)[1] == 0)
+
+
+def holding(gate, clients, few):
+    """The connections that these clients hold, once they are so few, or after the time for which a spare one is kept."""
+    end = time.monotonic() + SPARE
+    while (held := bed.connections(gate)[0]) > few and time.monotonic() < end:
+        for client in clients:
+            client.run("NOOP")  # so that nobody is parked
+        time.sleep(0.1)
+    return held
+
+
 def attaching(mode, port, user, count, rounds):
     took, wrong = {}, 0
     sharing = mode in bed.SHARING
-    keys = {"park_after": "1s"} if sharing else {}
-
-    def reattached(gate, client, left):
-        def parked():
-            if sharing:
-                until("the session to be parked", lambda: left(*bed.connections(gate)))
-
-        return noops(client, changes, rounds, parked)
+    keys = {"park_after": f"{PARK_AFTER}s"} if sharing else {}
 
     with contextlib.closing(Changes(port, user, count)) as changes:
         took["direct SELECT"] = later_selects(port, user, rounds)
         took["direct SELECT, changed"] = changed_selects(port, user, changes, rounds)
         with bed.Client(port, user) as direct:
             direct.run("SELECT INBOX")
-            took["direct NOOP"], _ = noops(direct, changes, rounds, lambda: None)
-        with bed.gate(mode, port, pool_idle="1s", **keys) as gate:  # a parked session's connection is soon closed
+            took["direct NOOP"], _ = noops(direct, changes, rounds, awake)
+        with bed.gate(mode, port, pool_idle="1s", **keys) as gate:
             took["first SELECT"] = first_selects(gate, user, rounds)
             with bed.Client(gate.port, user) as client:
                 client.run("SELECT INBOX")
-                took["NOOP, reconnected"], errors = reattached(gate, client, lambda held, total: total == 0)
+                took["NOOP, reconnected"], errors = noops(
+                    client, changes, rounds, (lambda: disconnected(gate)) if sharing else awake
+                )
                 wrong += errors
-        with bed.gate(mode, port, **keys) as gate:  # and here kept
+        with bed.gate(mode, port, **keys) as gate:
             with bed.Client(gate.port, user) as client:
                 client.run("SELECT INBOX")
                 took["second SELECT"] = later_selects(gate.port, user, rounds, client)
                 with bed.Client(gate.port, user) as other:
                     other.run("SELECT INBOX")
-                    client.run("NOOP")
-                    held = bed.connections(gate)[0]
+                    held = holding(gate, (client, other), 1 if sharing else 2)
                     other.run("LOGOUT")
-                took["NOOP, re-attached"], errors = reattached(gate, client, lambda held, total: held == 0)
+                took["NOOP, re-attached"], errors = noops(client, changes, rounds, silent if sharing else awake)
                 wrong += errors
     return Attaching(took, wrong, held)
 

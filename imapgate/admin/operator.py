@@ -92,6 +92,7 @@ _TABLE = (
     Command("upstreams", "every endpoint of every upstream, and whether it is used"),
     Command("users", "every user who is there or has a connection"),
     Command("pins", "sessions that hold an upstream connection for themselves, and why"),
+    Command("channels", "the upstream connections of mode shared: what is selected there, and for how many sessions"),
     Command("stats", "figures of the gate since it started"),
     Command("config", "the configuration in force, without secrets"),
     Command("plugins", "every plugin: how often it was asked, refused and failed"),

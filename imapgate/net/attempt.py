@@ -135,7 +135,7 @@ class Attempt:
         if hold > 0:
             await deferLater(clock, hold)
         self._answered(outcome)
-        if self._meanwhile is not None and self._meanwhile.data and isinstance(outcome, Granted):
+        if self._meanwhile is not None and self._meanwhile.data and isinstance(outcome, Granted) and self.lease.bound:
             self.lease.protocol.valve.free(Reason.VERDICT)
             self.lease.protocol.dataReceived(b"".join(self._meanwhile.data))
 
@@ -152,13 +152,13 @@ class Attempt:
     async def _refused(self, watch: Watch) -> Failed | None:
         """Why the plugins do not let the user in; meanwhile nobody listens to the upstream but :class:`Meanwhile`."""
         lease = self.lease
-        meanwhile = self._meanwhile = Meanwhile(lease)
+        meanwhile = self._meanwhile = Meanwhile(lease) if lease.bound else None
         try:
             refused = await watch.refuses_user(lease.account)
         except (CancelledError, Dismissed):
             lease.destroy()
             raise
-        return Failed(Failure.LOST) if meanwhile.lost and refused is None else refused
+        return Failed(Failure.LOST) if meanwhile is not None and meanwhile.lost and refused is None else refused
 
     def _return(self, granted: Granted) -> None:
         """Return the connection of a login that is refused after all."""
@@ -188,6 +188,9 @@ class Attempt:
 
     async def _connected(self, account: Account) -> Granted | Failed:
         lease = self._lease = Lease(self._gate.pools, account, self._client, self._challenge)
+        seated = self._gate.shares.seats(account)
+        if seated is not None:
+            return seated
         self._gate.pools.ask(lease)
         outcome = await lease.outcome
         if isinstance(outcome, Failed) and outcome.failure is Failure.CREDENTIALS and account.verified:

@@ -73,7 +73,13 @@ class Chair:
         self._line: Line | None = None  # that it holds
         self._given_up = False  # nobody waits for it any more
         self._look: IDelayedCall | None = None
+        self._draining: IDelayedCall | None = None
         self._spool = Spool(sharing.limits.share_spool_memory, sharing.limits.share_spool)
+
+    @property
+    def bound(self) -> bool:
+        """Whether its mailbox is looked at, or a connection is its own."""
+        return self.seat.channel is not None or self.seat.line is not None
 
     # --- as a lease -------------------------------------------------------------------------------------
 
@@ -87,6 +93,9 @@ class Chair:
 
     def _leave(self) -> None:
         self.owner = None
+        if self._draining is not None:
+            self._draining.cancel()
+            self._draining = None
         self._release()
         self._spool.close()
         self._sharing.leave(self)
@@ -111,8 +120,15 @@ class Chair:
         self._hold()
 
     def resumeProducing(self) -> None:
-        """It takes something again."""
+        """It takes something again; as from every transport, that comes when whoever says so is done."""
         self._paused = False
+        if not self._spool:
+            self._release()
+        elif self._draining is None:
+            self._draining = self._sharing.clock.callLater(0, self._drain)
+
+    def _drain(self) -> None:
+        self._draining = None
         while self._spool and not self._paused and self.owner is not None:
             self.owner.upstream_received(self._spool.take(_CHUNK))
         if not self._paused:
@@ -144,16 +160,14 @@ class Chair:
         line = None if self._given_up or self._line is not None else self._sharing.line_of(self.seat)
         if line is not None:
             self._line = line
-            line.valve.hold(Slow.READER)
-            if self._look is None:
-                self._look = self._sharing.clock.callLater(self._sharing.stall, self._stalls)
+            line.hold()
+            self._look = self._sharing.clock.callLater(self._sharing.stall, self._stalls)
 
     def _stalls(self) -> None:
-        self._look = None
         line = self._line
-        if line is None:
-            return
-        if line.channel.waiting:
+        assert line is not None
+        self._look = None
+        if line.channel.waiting or line.channel.idlers:
             self._given_up = True
             self._sharing.counts["stalled"] += 1
             self._let_go()
@@ -163,7 +177,7 @@ class Chair:
     def _let_go(self) -> None:
         line, self._line = self._line, None
         if line is not None:
-            line.valve.free(Slow.READER)
+            line.free()
 
     def _release(self) -> None:
         self._given_up = False
@@ -175,25 +189,35 @@ class Chair:
 
 @implementer(IPushProducer)
 class Line:
-    """One upstream connection, and the channel that it carries."""
+    """One upstream connection, and the channel that it carries.
+
+    :ivar held: it is not read from, because whoever is answered there takes nothing
+    """
 
     def __init__(self, sharing: Sharing, channel: Channel, lease: Lease) -> None:
         self._sharing = sharing
         self.channel = channel
         self.lease = lease
+        self.held = False
         self._protocol: UpstreamProtocol | None = None
-
-    @property
-    def valve(self) -> Valve:
-        """Reasons for not reading from it."""
-        assert self._protocol is not None
-        return self._protocol.valve
 
     def bind(self) -> None:
         """It is connected."""
         protocol = self._protocol = self.lease.protocol
         protocol.owner = self
         protocol.transport.registerProducer(self, True)
+
+    def hold(self) -> None:
+        """Do not read from it: whoever is answered there is slow."""
+        if self._protocol is not None:
+            self.held = True
+            self._protocol.valve.hold(Slow.READER)
+
+    def free(self) -> None:
+        """Read from it again, if it is still there."""
+        if self._protocol is not None:
+            self.held = False
+            self._protocol.valve.free(Slow.READER)
 
     def write(self, data: bytes) -> None:
         """Send."""

@@ -127,6 +127,11 @@ class ClientProtocol(Protocol):
             return self.account.upstream
         return None if self._attempt is None else self._attempt.upstream
 
+    @property
+    def pinned(self) -> str:
+        """Why it has an upstream connection that can be nobody else's; empty: it has none."""
+        return self.lease.pinned if isinstance(self.lease, Chair) else self.session.pinned
+
     # --- what Twisted says ------------------------------------------------------------------------------
 
     def connectionMade(self) -> None:

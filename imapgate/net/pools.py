@@ -123,6 +123,11 @@ class Lease:
         protocol: UpstreamProtocol = self.connection.carrier.protocol
         return protocol
 
+    @property
+    def bound(self) -> bool:
+        """Whether there is a connection."""
+        return self.connection is not None
+
     def cancel(self) -> None:
         """Nobody wants it any more."""
         self._pools.cancelled(self)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import IReactorTime
@@ -27,25 +27,51 @@ from imapgate.sharing.channel import Channel
 from imapgate.sharing.effects import Effect, End, GiveBack, Pinned, Polled, Say, Send, Want
 from imapgate.sharing.seat import Seat
 from imapgate.sharing.share import Share
+from imapgate.sharing.task import Idle
 
 _POLL_LINGER = 1.0
+COUNTED = ("seated", "opened", "joined", "reattached", "parked", "polled", "stalled", "overflowed", "pinned")
+"""What is counted of shares: logins that needed no connection of their own; mailboxes that were opened, and joined;
+sessions that had a channel again, and that gave theirs up; looks for those who idle; slow readers for whom nobody
+waited any more, and those who were ended; sessions that were given a connection of their own."""
+
+
+class Row(NamedTuple):
+    """One channel, for the operator.
+
+    :ivar sessions: so many look at it; ``idling``: so many of them idle; ``waiting``: so many commands wait there
+    """
+
+    upstream: str
+    user: bytes
+    mailbox: str | None
+    read_only: str | None
+    state: str
+    sessions: int
+    idling: int
+    waiting: int
 
 
 class Sharing:
-    """One share, outside the core."""
+    """One share, outside the core.
+
+    :ivar keys: whose logins belong to it
+    """
 
     def __init__(self, shares: Shares, account: Account) -> None:
         upstream = account.upstream
         terms, sharing = upstream.terms[PoolMode.SHARED], upstream.sharing
         self._shares = shares
         self.upstream = upstream
+        self.user = account.user
+        self.keys: set[Key] = set()
         self.clock = shares.clock
         self.limits = shares.limits
         self.counts = shares.counts
         self.stall = sharing.share_stall
         linger = min(terms.idle, _POLL_LINGER) if sharing.idle is IdleMode.POLL else terms.idle
         self.share = Share(
-            shares.limits, shares.table, sharing, linger=linger, alone=terms.alone, jitter=shares.jitter,
+            shares.limits, shares.table, sharing, wait=terms.wait, linger=linger, alone=terms.alone, jitter=shares.jitter,
             counts=shares.counts, now=shares.clock.seconds(),
         )  # fmt: skip
         self.chairs: dict[Seat, Chair] = {}
@@ -58,15 +84,16 @@ class Sharing:
     # --- for chairs and lines -----------------------------------------------------------------------------
 
     def sit(self, lease: Lease, granted: Granted) -> tuple[Chair, Granted]:
-        """A session has logged in by this connection; return what it has in its place."""
+        """A session has logged in, by this connection if there is one; return what it has in its place."""
         chair = Chair(self, self.share.sit(), lease.account, lease.client)
         self.chairs[chair.seat] = chair
         link = Link(self.limits)
         link.capabilities = granted.link.capabilities
-        channel, effects = self.share.adopt(granted.link)
-        line = self._lines[channel] = Line(self, channel, lease)
-        line.bind()
-        self.perform(effects)
+        if lease.bound:
+            channel, effects = self.share.adopt(granted.link)
+            line = self._lines[channel] = Line(self, channel, lease)
+            line.bind()
+            self.perform(effects)
         return chair, granted._replace(link=link)
 
     def leave(self, chair: Chair) -> None:
@@ -107,13 +134,30 @@ class Sharing:
         """Time has passed."""
         for channel, line in list(self._lines.items()):
             connection = line.lease.connection
-            if connection is not None and (connection.stale or now >= connection.expires):
+            channel.heard |= line.held  # it is not the server that is silent
+            if connection is not None and (now >= connection.expires or (connection.stale and channel.vacant)):
                 self.perform(self.share.retire(channel))
         self.perform(self.share.ticked(now))
 
     def close(self) -> None:
         """Give everything back that nobody needs."""
         self.perform(self.share.close())
+
+    def rows(self) -> list[Row]:
+        """Its channels."""
+        return [
+            Row(
+                self.upstream.name,
+                self.user,
+                None if channel.mailbox is None else channel.mailbox.name,
+                None if channel.mailbox is None else "yes" if channel.mailbox.read_only else "no",
+                _state(channel),
+                len(channel.views),
+                channel.idlers,
+                len(channel.waiting),
+            )
+            for channel in self.share.channels
+        ]
 
     # --- performing ---------------------------------------------------------------------------------------
 
@@ -157,7 +201,9 @@ class Sharing:
             self._lines.pop(channel, None)
             self.perform(self.share.refused(channel, outcome))
         else:
-            self._lines[channel].bind()
+            line = self._lines[channel]
+            line.bind()
+            self._shares.proved(self, line.lease.account.key)
             self.perform(self.share.opened(channel, outcome.link))
 
     def _give_back(self, effect: GiveBack) -> None:
@@ -190,6 +236,18 @@ _PERFORM: dict[type, Callable[..., None]] = {
     Pinned: Sharing._pinned,
     Polled: Sharing._polled,
 }
+
+
+def _state(channel: Channel) -> str:
+    if channel.lent is not None:
+        return "pinned" if channel.lent.pinned else "lent"
+    if channel.link is None:
+        return "connecting"
+    if channel.busy:
+        return "busy"
+    if channel.idle is not Idle.NONE:
+        return "idling"
+    return "retired" if channel.retired else "ready"
 
 
 def _cancelled(reason: TwistedFailure) -> None:
@@ -225,24 +283,42 @@ class Shares:
         key = lease.account.key
         sharing = self._shares.get(key)
         if sharing is None:
-            sharing = self._shares[key] = Sharing(self, lease.account)
+            sharing = Sharing(self, lease.account)
+            self.proved(sharing, key)
         return sharing.sit(lease, granted)
+
+    def proved(self, sharing: Sharing, key: Key) -> None:
+        """A share's credential is proved, perhaps once more: logins with it belong there."""
+        if self._shares.setdefault(key, sharing) is sharing:
+            sharing.keys.add(key)
+
+    def seats(self, account: Account) -> Granted | None:
+        """Grant a login that needs no connection: it is proved, and its user's channels are there."""
+        sharing = self._shares.get(account.key)
+        if account.mode is not PoolMode.SHARED or account.generation is None or sharing is None:
+            return None
+        link = sharing.share.link
+        if link is None or self.pools.book.paused(account.upstream.name):
+            return None
+        self.counts["seated"] += 1
+        return Granted(link)
 
     def forget(self, sharing: Sharing) -> None:
         """Nothing is left of it."""
-        for key in [key for key, each in self._shares.items() if each is sharing]:
+        for key in sharing.keys:
             del self._shares[key]
+        sharing.keys.clear()
 
     def close(self) -> None:
         """Keep nothing for later."""
-        for sharing in list(self._shares.values()):
+        for sharing in self._each():
             sharing.close()
 
     def ticked(self) -> None:
         """Some time has passed."""
         now = self.clock.seconds()
-        polls = Counter(sharing.upstream.name for sharing in self._shares.values() if sharing.polling)
-        for sharing in list(self._shares.values()):
+        polls = Counter(sharing.upstream.name for sharing in self._each() if sharing.polling)
+        for sharing in self._each():
             sharing.ticked(now)
             self._poll(sharing, now, polls)
 
@@ -260,6 +336,10 @@ class Shares:
             self.counts["polled"] += 1
             sharing.perform(sharing.share.poll())
 
-    def rows(self) -> list[Sharing]:
-        """All of them, for the operator."""
-        return list(self._shares.values())
+    def rows(self) -> list[Row]:
+        """All channels, for the operator."""
+        return [row for sharing in self._each() for row in sharing.rows()]
+
+    def _each(self) -> list[Sharing]:
+        """All of them, each once."""
+        return list(dict.fromkeys(self._shares.values()))

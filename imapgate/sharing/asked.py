@@ -14,7 +14,7 @@ from imapgate.sharing.truth import Truth
 from imapgate.sharing.view import View
 from imapgate.wire.sequence import MOST, compact, ranges
 from imapgate.wire.tokens import ATOM, CLOSE, LITERAL, OPEN, QUOTED, Token
-from imapgate.wire.writer import Literal, Part, quoted
+from imapgate.wire.writer import Literal, Part, string
 
 _NUMBERED = frozenset((b"FETCH", b"STORE", b"COPY", b"MOVE"))
 _SEARCHES = frozenset((b"SEARCH", b"SORT", b"THREAD"))
@@ -98,8 +98,10 @@ def _store(reading: Reading, view: View, truth: Truth) -> Form | Refusal:
         sequence, verb, by_uid = uids, b"UID STORE", True
     if not store.silent:
         return Form(verb, _with_set(command, reading.sequence, sequence), by_uid)
-    flags = " ".join(store.flags).encode()
-    return Form(verb, (b" %b %bFLAGS (%b)" % (sequence, store.sign.encode(), flags),), by_uid, store)
+    tokens = reading.tokens
+    item = _closed(tokens, 1) if tokens[1].kind == OPEN else 1  # behind modifiers
+    loud = b" %bFLAGS" % store.sign.encode()
+    return Form(verb, (b" ", sequence, *_written(tokens[1:item]), loud, *_written(tokens[item + 1 :])), by_uid, store)
 
 
 def chosen(sequence: bytes, view: View, truth: Truth) -> bytes | Refusal:
@@ -117,8 +119,9 @@ def numbers(sequence: bytes, length: int, *, clip: bool = False) -> list[tuple[i
     :param clip: leave those out
     """
     found: list[tuple[int, int]] = []
+    open_ended = b"*" in sequence
     for low, high in ranges(sequence) if length else ():
-        if high == MOST:
+        if high == MOST and (open_ended or low < high):
             low, high = min(low, length), max(length, low if low != MOST else 0)
         if clip:
             high = min(high, length)
@@ -136,11 +139,24 @@ def uid_ranges(found: Iterable[tuple[int, int]], view: View, truth: Truth) -> li
         return [_uids(truth.uids[low - 1], truth.uids[high - 1]) for low, high in found]
     order, ghosts = view.order(truth), set(view.ghosts)
     named = []
-    for low, high in found:
+    for low, high in _joined(found):
         alive = [uid for uid in order[low - 1 : high] if uid not in ghosts]
         if alive:
             named.append(_uids(alive[0], alive[-1]))
     return named
+
+
+def _joined(found: Iterable[tuple[int, int]]) -> Iterable[tuple[int, int]]:
+    """Ranges in order, what overlaps joined: however often a message is named, it is looked at once."""
+    begin = end = 0
+    for low, high in sorted(found):
+        if low > end:
+            if end:
+                yield begin, end
+            begin = low
+        end = max(end, high)
+    if end:
+        yield begin, end
 
 
 def _uids(first: int, last: int) -> bytes:
@@ -161,14 +177,15 @@ def _search(reading: Reading, view: View, truth: Truth) -> Form | Refusal:
         return Form(verb, command.parts)
     begin = _keys_begin(verb, tokens)
     parts = _Keys(view, truth, agrees=agrees).parts(tokens[begin:])
+    if parts is None and agrees:  # it has to do with a key that only the server knows
+        return Form(verb, command.parts)
     if parts is None:
         return Refusal(b"NO", b"[EXPUNGEISSUED] The mailbox has changed; say NOOP, then search again")
     parts = (*_written(tokens[:begin]), *parts)
     if agrees or verb.startswith(b"UID "):
         return Form(verb, parts)
-    if view.told < len(truth):  # what it does not know has no number
-        parts += (b" UID 1:%d" % truth.uids[view.told - 1] if view.told else b" NOT ALL",)
-    return Form(b"UID " + verb, parts, by_uid=True)
+    known = b" UID 1:%d" % truth.uids[view.told - 1] if view.told else b" NOT ALL"
+    return Form(b"UID " + verb, (*parts, known), by_uid=True)  # what comes meanwhile has no number
 
 
 def _keys_begin(verb: bytes, tokens: Sequence[Token]) -> int:
@@ -261,5 +278,5 @@ def _written(tokens: Sequence[Token]) -> list[Part]:
         if kind == LITERAL:
             parts.append(Literal(value))
         else:
-            parts.append(quoted(value) if kind == QUOTED else value)
+            parts.append(string(value) if kind == QUOTED else value)
     return parts

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 from imapgate.model.failure import Failure
 from imapgate.model.pool_mode import IdleMode
@@ -23,6 +24,29 @@ Joined = Callable[[Channel | None, Completed, bool], None]
 """Called with the channel (``None``: none is to be had), how the SELECT ended, and whether it was done just now."""
 
 _UNREACHABLE = b"The mail server cannot be reached; try again later"
+_QUEUE_MOST = 3
+"""Commands that wait on one channel before another one is opened for its mailbox."""
+
+
+class Joiner(NamedTuple):
+    """Who wants to look at a mailbox; ``patient``: nobody is to lose a channel for it."""
+
+    seat: Seat
+    mailbox: Mailbox
+    joined: Joined
+    patient: bool
+
+
+class Opened(NamedTuple):
+    """A mailbox for which a channel is wanted, or that is being selected, and who waits for that."""
+
+    demand: Demand
+    waiting: list[Joiner]
+
+
+def crowded(channel: Channel) -> bool:
+    """Whether so many commands wait on a channel that another one is worth its while."""
+    return len(channel.waiting) >= _QUEUE_MOST
 
 
 class Attaching:
@@ -37,7 +61,7 @@ class Attaching:
         self._idle = idle
         self._end = end
         self._counts = counts
-        self._opening: dict[Mailbox, list[tuple[Seat, Joined]]] = {}  # who waits for a mailbox to be opened
+        self._opening: dict[Mailbox, Opened] = {}
         self.channels: Channels
         """Set by the share, whose channels in turn need to know who looks at them."""
 
@@ -45,29 +69,38 @@ class Attaching:
 
     def join(self, seat: Seat, joined: Joined, *, patient: bool = False) -> None:
         """Find a channel that has a session's mailbox, or have one open it."""
-        mailbox = seat.mailbox
-        assert mailbox is not None
-        there = self.channels.serving(mailbox)
-        if there:
-            channel = min(there, key=lambda channel: len(channel.waiting))
-            again = partial(self.join, seat, joined)
-            channel.run(Task(channel.check(partial(self._checked, channel, seat, joined)), seat, again, repeats=True))
-        elif mailbox in self._opening:
-            self._opening[mailbox].append((seat, joined))
-        else:
-            self._open(seat, mailbox, joined, patient=patient)
+        assert seat.mailbox is not None
+        self._join(Joiner(seat, seat.mailbox, joined, patient))
 
-    def _checked(self, channel: Channel, seat: Seat, joined: Joined, completed: Completed) -> None:
-        if seat.gone:
+    def _join(self, joiner: Joiner) -> None:
+        mailbox = joiner.mailbox
+        opening = self._opening.get(mailbox)
+        there = self.channels.serving(mailbox)
+        if opening is not None:
+            opening.waiting.append(joiner)
+            opening.demand.join(joiner.seat, patient=joiner.patient)
+            self.channels.supply()
+        elif not there or (not self.channels.full and all(map(crowded, there))):
+            self._open(joiner)
+        else:
+            self._check(joiner, there)
+
+    def _check(self, joiner: Joiner, there: list[Channel]) -> None:
+        channel = min(there, key=lambda channel: len(channel.waiting))
+        checked = partial(self._checked, channel, joiner)
+        channel.run(Task(channel.check(checked), joiner.seat, partial(self._join, joiner), repeats=True))
+
+    def _checked(self, channel: Channel, joiner: Joiner, completed: Completed) -> None:
+        if joiner.seat.gone:
             return
         if completed.ok and not channel.retired:
-            joined(channel, completed, False)
+            joiner.joined(channel, completed, False)
         else:
             self.retire(channel)
-            self.join(seat, joined)
+            self._join(joiner)
 
-    def _open(self, seat: Seat, mailbox: Mailbox, joined: Joined, *, patient: bool = False) -> None:
-        waiting = self._opening[mailbox] = [(seat, joined)]
+    def _open(self, joiner: Joiner) -> None:
+        mailbox, waiting = joiner.mailbox, [joiner]
 
         def serve(channel: Channel) -> None:
             lost = partial(self._open_lost, mailbox, waiting)
@@ -75,23 +108,31 @@ class Attaching:
 
         def opened(channel: Channel | None, completed: Completed) -> None:
             self._opening.pop(mailbox, None)
-            for each, then in waiting:
-                if not each.gone:
-                    then(channel, completed, True)
+            for each in waiting:
+                if not each.seat.gone:
+                    each.joined(channel, completed, True)
 
         def refuse(failed: Failed) -> None:
-            opened(None, Completed(b"NO", b" NO [UNAVAILABLE] %b\r\n" % (failed.text or _UNREACHABLE)))
+            there = self.channels.serving(mailbox)
+            if not there:
+                opened(None, Completed(b"NO", b" NO [UNAVAILABLE] %b\r\n" % (failed.text or _UNREACHABLE)))
+                return
+            del self._opening[mailbox]
+            for each in waiting:
+                self._check(each, there)
 
-        self.channels.demand(Demand(seat, serve, refuse, selects=True, patient=patient))
+        demand = Demand(joiner.seat, serve, refuse, selects=True, patient=joiner.patient)
+        self._opening[mailbox] = Opened(demand, waiting)
+        self.channels.demand(demand)
 
-    def _open_lost(self, mailbox: Mailbox, waiting: list[tuple[Seat, Joined]]) -> None:
+    def _open_lost(self, mailbox: Mailbox, waiting: list[Joiner]) -> None:
         """The server has gone while it opened a mailbox: who asked is told, the others ask anew."""
         self._opening.pop(mailbox, None)
-        (first, _), *others = waiting
-        self._end(first, Failure.LOST)
-        for seat, joined in others:
-            if not seat.gone:
-                self.join(seat, joined)
+        first, *others = waiting
+        self._end(first.seat, Failure.LOST)
+        for each in others:
+            if not each.seat.gone:
+                self._join(each)
 
     def select(self, seat: Seat, tag: bytes) -> None:
         """Let a session select a mailbox."""
@@ -110,7 +151,6 @@ class Attaching:
 
     def _attach(self, seat: Seat, channel: Channel, view: View) -> None:
         channel.views[view] = seat
-        channel.idlers += seat.idling
         seat.channel = channel
 
     def reattach(
@@ -143,13 +183,11 @@ class Attaching:
     def moves(self, seat: Seat, channel: Channel) -> bool:
         """Whether a session is to go on elsewhere, since too many wait where it is; it is parked then."""
         mailbox = channel.mailbox
-        if mailbox is None or mailbox in self._opening:
+        if mailbox is None or mailbox in self._opening or not crowded(channel):
             return False
         others = [other for other in self.channels.serving(mailbox) if other is not channel]
-        if all(other.busy for other in others):
-            if others or self.channels.full:
-                return False
-            self._open(seat, mailbox, _nothing)
+        if all(other.busy for other in others) and (others or self.channels.full):
+            return False
         self.park(seat)
         return True
 
@@ -159,25 +197,23 @@ class Attaching:
         """A session has left its mailbox."""
         channel, seat.channel = seat.channel, None
         if channel is not None and seat.view is not None and channel.views.pop(seat.view, None) is not None:
-            channel.idlers -= seat.idling
-            self.channels.settled(channel)
+            channel.go()
 
     def park(self, seat: Seat) -> None:
         """Have a session go on without a channel."""
         channel, view = seat.channel, seat.view
         if channel is not None and view is not None and channel.views.pop(view, None) is not None:
             self._counts["parked"] += 1
-            channel.idlers -= seat.idling
             seat.channel = None
             if not view.park(channel.truth):
                 self._end(seat, Failure.LOST)
-            self.channels.settled(channel)
+            channel.go()
 
     def retire(self, channel: Channel) -> None:
         """Nobody joins this channel any more, and whoever is there goes on elsewhere."""
         channel.retired = True
-        job = channel.job  # its session goes when that is done
-        self._move_on([seat for seat in channel.views.values() if job is None or job.seat is not seat])
+        task = channel.task  # its session goes when that is done
+        self._move_on([seat for seat in channel.views.values() if task is None or task.seat is not seat])
 
     def _move_on(self, seats: list[Seat]) -> None:
         for seat in seats:
@@ -210,7 +246,3 @@ class Attaching:
 def _revived(seat: Seat, failed: Completed | None = None) -> None:
     """A session that idles has a channel again, or there is none to be had."""
     seat.reviving = False
-
-
-def _nothing(channel: Channel | None, completed: Completed, fresh: bool) -> None:
-    """Whoever opens a channel for others wants nothing of it."""

@@ -53,15 +53,16 @@ class Channel:
     :ivar lent: the session that has the connection for itself, for a while or for good
     :ivar closed: it is no more
     :ivar retired: nobody may join it any more
+    :ivar spent: nor is anything to be selected there any more
     :ivar task: what is being done
     :ivar waiting: what is to be done then
     :ivar heard: the server has said something since this was last set to ``False``
     """
 
     __slots__ = (
-        "_found", "_gathered", "_job", "_lines", "_opening", "_passing", "_say", "_segments", "_send", "_settled",
-        "_tag", "closed", "heard", "heard_at", "idle", "idle_since", "idlers", "lent", "link", "mailbox", "numbered",
-        "opening", "retired", "since", "task", "truth", "views", "waiting",
+        "_found", "_gathered", "_idles_not", "_job", "_lines", "_opening", "_passing", "_say", "_segments", "_send",
+        "_settled", "_tag", "closed", "heard", "heard_at", "idle", "idle_since", "lent", "link", "mailbox", "numbered",
+        "opening", "retired", "since", "spent", "task", "truth", "views", "waiting",
     )  # fmt: skip
 
     def __init__(
@@ -74,9 +75,8 @@ class Channel:
         self.link: Link | None = None
         self.mailbox: Mailbox | None = None
         self.views: dict[View, Seat] = {}
-        self.idlers = 0
         self.lent: Seat | None = None
-        self.closed = self.retired = False
+        self.closed = self.retired = self.spent = False
         self.idle = Idle.NONE
         self.idle_since = self.heard_at = self.since = 0.0
         self.heard = False
@@ -89,6 +89,7 @@ class Channel:
         self._lines: list[bytes] | None = None  # lines that the script wants to see
         self._opening: Opening | None = None  # of the SELECT in flight
         self._gathered = b""  # of a result that is read whole
+        self._idles_not = False  # the server has refused to, and nothing else was done since
         self._passing = False  # the rest of the current line goes to whoever asked
         self.opening = Opening()
         self._blank()
@@ -113,6 +114,11 @@ class Channel:
     def busy(self) -> bool:
         """Whether something is being done on it, or waits to be."""
         return self.task is not None or bool(self.waiting)
+
+    @property
+    def idlers(self) -> int:
+        """How many sessions idle here."""
+        return sum(seat.idling for seat in self.views.values())
 
     @property
     def job(self) -> Job | None:
@@ -164,7 +170,8 @@ class Channel:
             for view, seat in self.views.items():
                 if seat.idling:
                     self._tell(view, seat)
-            if self.idle is Idle.NONE and self.mailbox is not None and b"IDLE" in self.names:
+            idles = self.idle is Idle.NONE and self.mailbox is not None and not self._idles_not
+            if idles and b"IDLE" in self.names:
                 assert self.link is not None
                 self._tag, self.idle = self.link.next_tag(), Idle.ASKED
                 self._send(self, b"%b IDLE\r\n" % self._tag)
@@ -265,7 +272,7 @@ class Channel:
                 self._opening.line(line, self.truth)
                 return
         elif announces(line):
-            announce(self.truth, line)
+            self._announced(line, said)
             return
         if word == b"BYE":
             raise Farewell(line)
@@ -280,6 +287,14 @@ class Channel:
             else:
                 said.append(line)
                 self._passing = not whole
+
+    def _announced(self, line: bytes, said: list[bytes]) -> None:
+        """FLAGS or PERMANENTFLAGS: whoever asked is about to be told of new ones, all others are owed it."""
+        announce(self.truth, line)
+        view = None if self._job is None else self._job.seat.view
+        if view is not None and view in self.views:
+            said.append(line)
+            view.announced = self.truth.announced
 
     def _gather(self, piece: bytes, whole: bool, said: list[bytes]) -> None:
         """Take more of a result, and map it when it is whole."""
@@ -306,8 +321,10 @@ class Channel:
             raise UpstreamProtocolError("a completion for no command")
         self._tag, self._segments = b"", []
         if self.idle is not Idle.NONE:
+            self._idles_not = self.idle is Idle.ASKED
             self.idle = Idle.NONE
         else:
+            self._idles_not = False
             self._step(Completed(status[2].upper(), line[len(status[1]) :]))
 
     # --- what is done ---------------------------------------------------------------------------------
@@ -331,8 +348,8 @@ class Channel:
             return
         if name == b"FETCH" and _STALE_KILLS in self.names and any(map(_IMPLIES_SEEN.match, reading.items)):
             yield (b"NOOP",)
-        sent = form(reading, view, self.truth)
         yield from self.fill()
+        sent = form(reading, view, self.truth)
         if isinstance(sent, Refusal):
             self._finish(job, Completed(sent.completion, b" %b %b\r\n" % sent))
             return
@@ -341,6 +358,9 @@ class Channel:
         self.numbered.wish = Wish(view, fetching, name == b"STORE" or "FLAGS" in reading.items, uid, sent.store)
         self._found = Found(view, self.truth, by_uid=sent.by_uid, uids=reading.uid)
         self._job = job
+        announced = view.announce(self.truth)
+        if announced:
+            seat.say(announced)
         completed = yield (sent.verb, *sent.parts)
         self._job = self._found = self.numbered.wish = None
         yield from self.fill()

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
+from imapgate.model.failure import Failure
 from imapgate.session.effects import Failed
 from imapgate.session.uplink import IDLE_REFRESH
 from imapgate.sharing.channel import Channel
@@ -21,35 +21,67 @@ SPARE = 10.0
 """Seconds for which a channel beside others is kept that nobody needs, for the next message that is stored."""
 
 
-class Demand(NamedTuple):
+class Demand:
     """Somebody wants a channel that nobody needs.
 
     :ivar serve: uses it; ``refuse``: there is none
     :ivar selects: what is selected on it does not matter
-    :ivar patient: nobody is to lose a channel for it
+    :ivar patient: nobody is to lose a channel for it, and it may wait for ever
+    :ivar since: when it was made
     """
 
-    seat: Seat
-    serve: Callable[[Channel], None]
-    refuse: Callable[[Failed], None]
-    selects: bool = False
-    patient: bool = False
+    __slots__ = ("_seats", "patient", "refuse", "selects", "serve", "since")
+
+    def __init__(
+        self,
+        seat: Seat,
+        serve: Callable[[Channel], None],
+        refuse: Callable[[Failed], None],
+        *,
+        selects: bool = False,
+        patient: bool = False,
+    ) -> None:
+        self._seats = [seat]
+        self.serve = serve
+        self.refuse = refuse
+        self.selects = selects
+        self.patient = patient
+        self.since = 0.0
+
+    def join(self, seat: Seat, *, patient: bool) -> None:
+        """It is another session's, too."""
+        self._seats.append(seat)
+        self.patient = self.patient and patient
+
+    @property
+    def seat(self) -> Seat | None:
+        """Whose it is; ``None``: nobody waits any more."""
+        return next((seat for seat in self._seats if not seat.gone), None)
 
 
 class Channels:
     """All channels of a share.
 
     :param size: most of them
+    :param wait: for how many seconds somebody waits for one
     :param linger: for how many seconds one is kept that nobody needs
     :param needed: whether any session is there, or could come, that could use one
     :param retire: lets all that look at a channel go on elsewhere
     """
 
     def __init__(
-        self, out: Out, size: int, linger: float, needed: Callable[[], bool], retire: Callable[[Channel], None]
+        self,
+        out: Out,
+        size: int,
+        *,
+        wait: float,
+        linger: float,
+        needed: Callable[[], bool],
+        retire: Callable[[Channel], None],
     ) -> None:
         self._out = out
         self._size = size
+        self._wait = wait
         self._needed = needed
         self._retire = retire
         self._all: list[Channel] = []
@@ -82,53 +114,70 @@ class Channels:
 
     def demand(self, demand: Demand) -> None:
         """Somebody wants a channel."""
+        demand.since = self._out.now
         self._demands.append(demand)
         self.supply()
 
-    def refused(self, channel: Channel) -> Demand | None:
-        """One that was wanted cannot be had; return who is not served."""
+    def refused(self, channel: Channel, failed: Failed) -> None:
+        """One that was wanted cannot be had: who is first is told."""
         self.remove(channel)
-        return self._demands.popleft() if self._demands else None
+        demand = next(iter(self._in_order), None)
+        if demand is not None:
+            self._demands.remove(demand)
+            demand.refuse(failed)
+        self.supply()
 
     def remove(self, channel: Channel) -> None:
         """One is no more."""
         channel.closed = True
         self._all.remove(channel)
 
+    @property
+    def _in_order(self) -> list[Demand]:
+        return sorted(self._demands, key=lambda demand: demand.patient)
+
     def supply(self) -> None:
         """Serve those who want a channel, in order; the patient ones hold nobody up."""
-        for demand in list(self._demands):
+        for demand in self._in_order:
             if demand not in self._demands:  # it was served meanwhile
                 continue
-            channel = self._free(demand)
-            if demand.seat.gone:
+            seat, channel = demand.seat, self._free(demand)
+            if seat is None:
                 self._demands.remove(demand)
+                demand.refuse(Failed(Failure.CANCELLED))
             elif channel is not None:
                 self._demands.remove(demand)
                 channel.retired = False
                 demand.serve(channel)
             else:
-                self._make_room(demand)
+                self._make_room(demand, seat)
                 if not demand.patient:
                     return
 
+    def refuse_late(self) -> None:
+        """Refuse those who have waited for too long: all that there may be are used by others."""
+        for demand in list(self._demands):
+            if not demand.patient and self._out.now - demand.since >= self._wait and demand in self._demands:
+                self._demands.remove(demand)
+                demand.refuse(Failed(Failure.BUSY))
+
     def _free(self, demand: Demand) -> Channel | None:
-        vacant = [channel for channel in self._all if channel.vacant]
+        vacant = [channel for channel in self._all if channel.vacant and not channel.spent]
         for channel in vacant:
             if channel.mailbox is None:
                 return channel
         return vacant[0] if vacant and demand.selects else None
 
-    def _make_room(self, demand: Demand) -> None:
+    def _make_room(self, demand: Demand, seat: Seat) -> None:
         """Have a channel opened, or freed, for who is first."""
         coming = sum(channel.link is None or (not channel.views and channel.busy) for channel in self._all)
         if coming >= len(self._demands):
             return
-        vacant = next((channel for channel in self._all if channel.vacant), None)
+        vacant = next((channel for channel in self._all if channel.vacant and not channel.spent), None)
         if vacant is not None:
             vacant.run(Task(vacant.deselect()))
         elif not self.full:
-            self._out.effect(Want(self.new(), demand.seat))
+            self._out.effect(Want(self.new(), seat))
         elif not demand.patient:
             quiet = [channel for channel in self._all if channel.ready and not channel.busy]
             if quiet:
@@ -155,6 +204,8 @@ class Channels:
 
     def _tidy(self, channel: Channel) -> None:
         """Keep a channel that nobody needs, or give it back: one is kept where it can serve."""
+        if channel.idle is not Idle.NONE:  # it comes here again when that is over
+            return
         others = any(other is not channel and other.vacant for other in self._all)
         if others or channel.retired or self.linger <= 0 or not self._needed():
             self.give_back(channel)

@@ -31,7 +31,7 @@ _FRONT = re.compile(
 )
 """UID and FLAGS where most servers put them: before all else."""
 _ITEM = re.compile(
-    rb'"(?:[^"\\\r\n]|\\.)*+"|\[[^\]\r\n]*\]|(?<=[( ])(?:FLAGS \(([^()\r\n]*)\)|UID ([0-9]{1,10})(?=[ )]))',
+    rb'"(?:[^"\\\r\n]|\\.)*+"|\[(?:"(?:[^"\\\r\n]|\\.)*+"|[^]"\r\n])*+\]|(?<=[( ])(?:FLAGS \(([^()\r\n]*)\)|UID ([0-9]{1,10})(?=[ )]))',
     re.IGNORECASE,
 )
 """FLAGS and UID where they are items; what stands in quotes or in a section is skipped."""
@@ -117,11 +117,11 @@ class Numbered:
         view, known = wish.view, truth.flags
         if not (wish.flags and wish.uid and wish.store is None) or view.recents or view.changed or view.read_only:
             return None
-        if not view.agrees(truth) or truth.filled < len(truth) or int(lines[-1][0]) > len(known):
+        if not view.agrees(truth) or truth.filled < len(truth):
             return None
         for number, one, raw, other in lines:
             index = int(number) - 1
-            if known[index] != raw or int(one or other or 0) != truth.uids[index]:
+            if not 0 <= index < len(known) or known[index] != raw or int(one or other or 0) != truth.uids[index]:
                 return None
         return piece
 
@@ -129,7 +129,7 @@ class Numbered:
         """Take a line, or what of it stands between two literals; ``ends``: its response is whole."""
         if self._inside:
             self._inside = not ends
-            return self._items(segment) if self._shown else self._unseen(segment)
+            return self._items(segment)[1] if self._shown else self._unseen(segment)
         flat = _FLAT.match(segment)
         if flat is not None:
             return self._flat(segment, flat)
@@ -146,9 +146,11 @@ class Numbered:
         return b""
 
     def _expunge(self, number: int) -> None:
-        uid = self._truth.expunge(number)
+        truth = self._truth
+        unknown = 0 in truth.uids[truth.filled : number]  # where a ghost stands is known by the UIDs before it
+        uid = truth.expunge(number)
         for view in self._views:
-            if not uid and number <= view.told:
+            if unknown and number <= view.told:
                 raise UpstreamProtocolError("EXPUNGE of a message of which nothing more was known")
             view.expunged(number - 1, uid)
 
@@ -167,8 +169,11 @@ class Numbered:
         truth, flags = self._truth, None
         if raw is not None:
             flags, recent = plain_flags(raw)
-            if recent and truth.flags[index] is UNKNOWN and (uid or truth.uids[index]):
-                truth.recent.add(uid or truth.uids[index])
+            if recent and index >= truth.filled:
+                if uid or truth.uids[index]:
+                    truth.recent.add(uid or truth.uids[index])
+                else:  # whose it is cannot be kept; it will be asked for again, with its UID
+                    flags = None
         changed = truth.learn(index, uid, flags)
         if changed:
             for view in self._views:
@@ -206,12 +211,10 @@ class Numbered:
         if not self._shown:
             return self._unseen(segment)
         assert wish is not None
-        view, truth = wish.view, self._truth
-        said = self._items(segment)
+        grown, said = self._items(segment)
         if ends and _LONELY.match(said):  # of what it said nothing was asked
-            return b""
-        grown = view.grow(truth) if self._index >= view.told else b""
-        return grown + self._renumbered(said, view, self._index)
+            return grown
+        return grown + self._renumbered(said, wish.view, self._index)
 
     def _unseen(self, segment: bytes) -> bytes:
         for found in _ITEM.finditer(segment):
@@ -221,27 +224,30 @@ class Numbered:
                 self._learn(self._index, int(found[2]), None)
         return b""
 
-    def _items(self, segment: bytes) -> bytes:
-        """Learn what a segment says, and return it with what its session is to see of that."""
+    def _items(self, segment: bytes) -> tuple[bytes, bytes]:
+        """Learn what a segment says; return what has to be said before, and what its session is to see of it."""
         wish, index = self.wish, self._index
         assert wish is not None
+        view = wish.view
         front = _FRONT.match(segment)
         end = 0 if front is None else front.end()
         if front is not None and segment.find(b"FLAGS (", end) < 0 and segment.find(b"UID ", end) < 0:
             uid, raw = front.groups()
             self._learn(index, int(uid or 0), raw)
             if raw is not None:
-                wish.view.changed.pop(self._truth.uids[index], None)
-            if (wish.uid or uid is None) and (raw is None or self._flags(wish.view, index, raw) is raw):
-                return segment
+                view.changed.pop(self._truth.uids[index], None)
+            grown = view.grow(self._truth) if index >= view.told else b""
+            if (wish.uid or uid is None) and (raw is None or self._flags(view, index, raw) is raw):
+                return grown, segment
         else:
             for found in _ITEM.finditer(segment):
                 if found[1] is not None:
                     self._learn(index, 0, found[1])
-                    wish.view.changed.pop(self._truth.uids[index], None)
+                    view.changed.pop(self._truth.uids[index], None)
                 elif found[2] is not None:
                     self._learn(index, int(found[2]), None)
-        return self._edited(segment, wish)
+            grown = view.grow(self._truth) if index >= view.told else b""
+        return grown, self._edited(segment, wish)
 
     def _edited(self, segment: bytes, wish: Wish) -> bytes:
         """A segment with the session's own recent, and without a UID that it did not ask for."""
@@ -266,11 +272,11 @@ class Numbered:
         """Flags as a session sees them: recent is what is recent to it."""
         if view.read_only:
             return raw
+        plain, said = plain_flags(raw)
         recent = self._truth.uids[index] in view.recents
-        if recent == (RECENT in raw):
+        if recent == said:
             return raw
-        words = [word for word in raw.split() if word != RECENT]
-        return b" ".join([*words, RECENT] if recent else words)
+        return b" ".join([*plain.split(), RECENT]) if recent else plain
 
 
 def applied(flags: bytes, store: Store) -> bytes:

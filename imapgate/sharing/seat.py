@@ -86,7 +86,7 @@ class Seat:
             self._share.lend_octets(self, data)
             return
         self._intake.feed(data)
-        self.advance()
+        self._share.turn(self)
 
     def advance(self) -> None:
         """Take what there is, as far as it goes: one command at a time."""
@@ -122,13 +122,14 @@ class Seat:
 
     def _command(self, command: Command) -> None:
         verb, share = command.rule.verb, self._share
-        reason = self._pins(command)
-        if reason:
-            share.pin(self, reason, takes.Complete(command))
-        elif verb in (b"SELECT", b"EXAMINE"):
+        reason, selects = self._pins(command), verb in (b"SELECT", b"EXAMINE")
+        if selects:
             if self.view is not None and share.tells_closed:
                 self.say(b"* OK [CLOSED] Previous mailbox closed.\r\n")
             self.leave_mailbox()
+        if reason:
+            share.pin(self, reason, takes.Complete(command))
+        elif selects:
             name = Reading(command).mailboxes[0]
             self.mailbox = Mailbox(name, verb == b"EXAMINE", command.parts[1:])
             share.select(self, command.tag)
@@ -231,7 +232,7 @@ class Seat:
 
     def answered(self, command: Command, completed: Completed) -> None:
         """A command that concerns no selected mailbox is done."""
-        self._share.done(self, command, command.tag + completed.rest)
+        self._share.done(self, command, completed)
 
     def put_into(self, name: str) -> None:
         """Messages were put into this mailbox."""

@@ -32,8 +32,6 @@ from imapgate.sharing.task import Completed, Farewell, Job, Mailbox, Task
 
 STILL_HERE = 120.0
 """Seconds after which an idling client hears something: phones behind a NAT need it."""
-_QUEUE_MOST = 3
-"""Commands that wait on one channel before another one is opened for its mailbox."""
 _BESIDE = frozenset(
     b"""CREATE SUBSCRIBE UNSUBSCRIBE LIST LSUB XLIST STATUS NAMESPACE GETQUOTA GETQUOTAROOT GETACL LISTRIGHTS MYRIGHTS
     GETMETADATA GETANNOTATION""".split()
@@ -45,6 +43,7 @@ _LISTS_STATUS = re.compile(rb"\bSTATUS\b", re.IGNORECASE)
 class Share:
     """One user's sessions and channels on one upstream.
 
+    :param wait: for how many seconds a session waits for a channel where all are used
     :param linger: for how many seconds a channel is kept that nobody needs
     :param alone: also where there is no session, because the next login can use it
     :param jitter: a number from 0 to 1, another one at each call
@@ -58,6 +57,7 @@ class Share:
         table: Table,
         terms: SharingTerms,
         *,
+        wait: float,
         linger: float,
         alone: bool,
         jitter: Callable[[], float],
@@ -70,7 +70,9 @@ class Share:
         self._jitter = jitter
         self._out = Out(now)
         self._attaching = Attaching(terms.idle, self._end, Counter() if counts is None else counts)
-        self._channels = Channels(self._out, terms.size, linger, self._needed, self._attaching.retire)
+        self._channels = Channels(
+            self._out, terms.size, wait=wait, linger=linger, needed=self._needed, retire=self._attaching.retire
+        )
         self._attaching.channels = self._channels
         self._turns: deque[Seat] = deque()  # whose next command may be taken
         self._polling: deque[Mailbox] | None = None  # what is still to be looked at for idling sessions
@@ -104,8 +106,7 @@ class Share:
 
     def refused(self, channel: Channel, failed: Failed) -> list[Effect]:
         """There is no connection for it."""
-        demand = self._channels.refused(channel)
-        return self._doing(demand.refuse, failed) if demand is not None else []
+        return self._doing(self._channels.refused, channel, failed)
 
     def said(self, seat: Seat, data: bytes) -> list[Effect]:
         """A session has written something."""
@@ -120,7 +121,7 @@ class Share:
         return self._doing(self._lose, channel, failure) if not channel.closed else []
 
     def retire(self, channel: Channel) -> list[Effect]:
-        """Nobody is to join this channel any more, and whoever is there goes on elsewhere."""
+        """This channel is to go, and whoever is there goes on elsewhere."""
         idle = channel.closed or channel.retired or channel.lent is not None
         return [] if idle else self._doing(self._retire, channel)
 
@@ -151,6 +152,11 @@ class Share:
     def channels(self) -> list[Channel]:
         """All channels."""
         return list(self._channels)
+
+    @property
+    def link(self) -> Link | None:
+        """A connection that can be used at once."""
+        return next((channel.link for channel in self._channels if channel.ready and not channel.retired), None)
 
     @property
     def unwatched(self) -> bool:
@@ -191,12 +197,14 @@ class Share:
 
     def submit(self, seat: Seat, command: Command) -> None:
         """Let a session's command be done on its mailbox."""
+        if seat.gone:
+            return
         channel = seat.channel
         again = partial(self.submit, seat, command)
         if channel is not None and channel.retired:
             self._attaching.park(seat)
             channel = None
-        if channel is None or (len(channel.waiting) >= _QUEUE_MOST and self._attaching.moves(seat, channel)):
+        if channel is None or self._attaching.moves(seat, channel):
             self._attaching.reattach(seat, again, lambda failed: seat.finish(command.tag + failed.rest))
         elif command.rule.verb == b"CLOSE":
             channel.run(Task(channel.close(seat, command), seat, again))
@@ -205,27 +213,32 @@ class Share:
 
     def run_errand(self, seat: Seat, command: Command) -> None:
         """Let a session's command be done that concerns no selected mailbox."""
-        if command.rule.verb in (b"DELETE", b"RENAME"):
-            self._attaching.forget(Reading(command).mailboxes[0])
+        self._forget(command)
         again = partial(self.run_errand, seat, command)
 
         def serve(channel: Channel) -> None:
             channel.run(Task(channel.errand(Job(seat, command)), seat, again))
 
-        fit = [channel for channel in self._channels if channel.ready and _beside(command, channel)]
+        fit = [each for each in self._channels if each.ready and not each.retired and _beside(command, each)]
         if fit:
             serve(min(fit, key=lambda channel: (channel.busy, len(channel.waiting), channel.mailbox is not None)))
         else:
             self._channels.demand(Demand(seat, serve, partial(seat.refused, takes.Complete(command))))
 
-    def done(self, seat: Seat, command: Command, line: bytes) -> None:
+    def _forget(self, command: Command) -> None:
+        if command.rule.verb in (b"DELETE", b"RENAME"):
+            self._attaching.forget(Reading(command).mailboxes[0])
+
+    def done(self, seat: Seat, command: Command, completed: Completed) -> None:
         """An errand is done; if it has put something into the session's own mailbox, that is told first."""
-        own = self.touched(seat, Reading(command).destination)
+        if completed.ok:
+            self._forget(command)  # whoever has come back meanwhile
+        own, line = self.touched(seat, Reading(command).destination), command.tag + completed.rest
         if own is None:
             seat.finish(line)
         else:
             looked = partial(self._looked, seat, line)
-            own.run(Task(own.look(looked), seat, looked))
+            own.run(Task(own.look(looked), seat, looked, repeats=True))
 
     def _looked(self, seat: Seat, line: bytes) -> None:
         said = b""
@@ -267,7 +280,6 @@ class Share:
                 seat.say(said)
             self._attaching.park(seat)
         else:
-            channel.idlers += 1
             channel.go()
 
     def idles_no_more(self, seat: Seat) -> None:
@@ -275,7 +287,6 @@ class Share:
         seat.idling = False
         channel = seat.channel
         if channel is not None and seat.view in channel.views:
-            channel.idlers -= 1
             channel.go()
 
     # --- a connection for one alone -------------------------------------------------------------------
@@ -315,8 +326,6 @@ class Share:
     def pin(self, seat: Seat, reason: str, event: takes.Complete | takes.MessageBegins) -> None:
         """Give a session a connection of its own, for good, with what it has selected."""
         refuse = partial(seat.refused, event)
-        if event.command.rule.verb in (b"SELECT", b"EXAMINE"):
-            seat.leave_mailbox()
         mailbox, view = seat.mailbox, seat.view
         if mailbox is None or view is None:
             self._channels.demand(Demand(seat, partial(self._pinned, seat, reason, event), refuse))
@@ -325,7 +334,8 @@ class Share:
 
         def serve(channel: Channel) -> None:
             channel.retired = True
-            channel.run(Task(channel.select(mailbox, partial(opened, channel)), seat))
+            again = partial(self.pin, seat, reason, event)
+            channel.run(Task(channel.select(mailbox, partial(opened, channel)), seat, again))
 
         def opened(channel: Channel, completed: Completed) -> None:
             if seat.gone:
@@ -383,6 +393,7 @@ class Share:
         self._channels.supply()
 
     def _retire(self, channel: Channel) -> None:
+        channel.spent = True
         self._attaching.retire(channel)
         self._channels.settled(channel)
 
@@ -412,7 +423,9 @@ class Share:
     def _tick(self) -> None:
         now = self.now
         for channel in self._channels.ticked(self._limits.upstream_first_byte_slow):
-            self._give_up(channel, Failure.TIMED_OUT)
+            if not channel.closed:
+                self._give_up(channel, Failure.TIMED_OUT)
+        self._channels.refuse_late()
         for seat in list(self.seats):
             if seat.idling:
                 if now - seat.spoken >= seat.patience:
@@ -445,6 +458,7 @@ class Share:
         self._out.effect(Polled())
 
     def _polled(self, mailbox: Mailbox, channel: Channel | None, completed: Completed, fresh: bool) -> None:
+        self._looker = None
         for seat in [seat for seat in self.seats if _unwatched(seat) and seat.mailbox == mailbox]:
             view = seat.view
             if view is None or channel is None:

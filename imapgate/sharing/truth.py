@@ -16,7 +16,8 @@ from imapgate.errors import UpstreamProtocolError
 RECENT = b"\\Recent"
 UNKNOWN = b"\0"
 """In the place of flags that are not known yet."""
-SEEN = b"\\Seen"
+_MOST = 1 << 24
+"""No mailbox has more messages: each takes 16 octets here, whatever a server says."""
 
 
 class Snapshot(NamedTuple):
@@ -76,6 +77,8 @@ class Truth:
         missing = count - len(self.uids)
         if missing < 0:
             raise UpstreamProtocolError("fewer messages than there were, without EXPUNGE")
+        if count > _MOST:
+            raise UpstreamProtocolError(f"more than {_MOST} messages")
         if missing:
             self.uids.extend([0] * missing)
             self.flags += [UNKNOWN] * missing

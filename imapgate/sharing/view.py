@@ -72,42 +72,59 @@ class View:
     def flush(self, truth: Truth, *, expunges: bool) -> bytes:
         """Tell all that is owed, in the order in which no number changes its meaning on the way.
 
+        New messages are told of when their UIDs and flags are known.
+
         :param expunges: a message may be told to be gone now (RFC 3501 §7.4.1)
         """
-        if not (self.changed or self.ghosts) and self.told == len(truth) and self.announced is truth.announced:
+        if not (self.changed or self.ghosts) and self.told >= truth.filled and self.announced is truth.announced:
             return b""
-        said: list[bytes] = []
-        if self.announced != truth.announced:
-            said += truth.announced
-        self.announced = truth.announced
+        said = [self.announce(truth)]
         for uid in self.changed:
             index = truth.index(uid)
             if index is not None:
                 said.append(b"* %d FETCH (FLAGS (%b))\r\n" % (self.number(truth, index), self.flags(truth, index)))
         self.changed.clear()
         if expunges and self.ghosts:
-            known = truth.uids[: self.told]
-            numbers = [bisect_left(known, uid) + rank for rank, uid in enumerate(self.ghosts, 1)]
+            end = self._named(truth)
+            numbers = [bisect_left(truth.uids, uid, 0, end) + rank for rank, uid in enumerate(self.ghosts, 1)]
             said += [b"* %d EXPUNGE\r\n" % number for number in reversed(numbers)]
             self.recents.difference_update(self.ghosts)
             self.ghosts = []
-        said.append(self.grow(truth) or self._fewer_recent(truth))
+        said.append(self._grown(truth, truth.filled) or self._fewer_recent(truth))
         return b"".join(said)
+
+    def _named(self, truth: Truth) -> int:
+        """How many messages that the session knows have UIDs that are known, from the first on."""
+        end = min(truth.filled, self.told)
+        while end < self.told and truth.uids[end]:
+            end += 1
+        return end
 
     def _fewer_recent(self, truth: Truth) -> bytes:
         before = self._recent
         return b"* %d RECENT\r\n" % self._recent if self.recent(truth) != before else b""
 
+    def announce(self, truth: Truth) -> bytes:
+        """Tell which flags there are, before one is shown that the session has not heard of."""
+        before, self.announced = self.announced, truth.announced
+        return b"" if before == truth.announced else b"".join(truth.announced)
+
     def grow(self, truth: Truth) -> bytes:
-        """Tell of new messages; that may be done at any time."""
-        if self.told == len(truth):
+        """Tell of all new messages, also of those of which no more is known yet; that may be done at any time."""
+        return self._grown(truth, len(truth))
+
+    def _grown(self, truth: Truth, count: int) -> bytes:
+        if self.told >= count:
             return b""
-        self.take(truth)
+        self._take(truth, count)
         return b"* %d EXISTS\r\n* %d RECENT\r\n" % (len(self), self.recent(truth))
 
     def take(self, truth: Truth) -> None:
         """The session is being told of all messages; those that are recent are recent to it, and to nobody else."""
-        self.told = len(truth)
+        self._take(truth, len(truth))
+
+    def _take(self, truth: Truth, count: int) -> None:
+        self.told = count
         if not self.read_only and truth.recent:
             self.recents |= truth.recent
             truth.recent.clear()

@@ -128,9 +128,9 @@ class Endpoint:
         if self.says_so:
             deferred.errback(Failure(ConnectingCancelledError(LOCAL)))
 
-    def opens(self, greeting: bytes = b"") -> tuple[Protocol, Wire]:
-        """Accept the last call, and greet."""
-        factory, deferred = self.calls[-1]
+    def opens(self, greeting: bytes = b"", which: int = -1) -> tuple[Protocol, Wire]:
+        """Accept the last call, or another one, and greet."""
+        factory, deferred = self.calls[which]
         protocol = factory.buildProtocol(LOCAL)
         assert isinstance(protocol, Protocol)
         wire = connect(protocol, Wire())

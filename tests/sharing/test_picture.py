@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.sharing.picture import Entry, Picture, Violation
+from tests.sharing.reading import Wrong
 from tests.sharing.store import Mailbox
 
 OPENED = [
@@ -170,5 +171,24 @@ def test_what_is_allowed() -> None:
     play([b"* 1 EXPUNGE", b"a OK Done", b"* 2 EXISTS", b"* 1 FETCH (FLAGS ())"], picture)
     play([b"+u UID SEARCH ALL", b"* SEARCH 13", b"* 1 EXPUNGE", b"u OK Done"], picture)
     play([b"+e SEARCH RETURN (COUNT) ALL", b'* ESEARCH (TAG "e") COUNT 9', b"e OK Done", b"* 0 RECENT"], picture)
-    play([b"+f SELECT none", b"f NO none"], picture)
+    assert not picture.idling
+    play([b"+m FETCH 1 (MODSEQ)", b"* 1 FETCH (MODSEQ (5))", b"m OK Done", b"* 2 exists", b"* flags ()"], picture)
+    play([b"+f SELECT none", b"* 3 EXISTS", b"f NO none"], picture)
     assert (picture.messages, picture.selected) == ([], None)
+    play([b"+x EXAMINE x", *OPENED[1:-1], b"x OK [READ-ONLY] Done"], picture)
+    assert (picture.selected, picture.read_only) == (b"x", True)
+
+
+def test_nothing_is_selected() -> None:
+    """At the beginning, and after a SELECT that fails, there is nothing that could be numbered."""
+    for lines in ([], [*OPENED, b"+f SELECT none", b"f NO none"]):
+        picture = play(lines)
+        assert picture.waiting == []
+        with pytest.raises(Violation, match="nothing is selected"):
+            play([b"* 3 EXISTS"], picture)
+
+
+def test_what_a_test_may_not_ask() -> None:
+    """What becomes of ``*`` among UIDs that are not known, no picture can tell."""
+    with pytest.raises(Wrong):
+        play([*OPENED, b"+a UID STORE 12:* +FLAGS.SILENT (kw)"])

@@ -210,9 +210,7 @@ class View:
 
     # --- what is told -----------------------------------------------------------------------------------------
 
-    def tell(
-        self, steps: frozenset[Step], uid: bool = False, modseq: bool = False, qresync: bool = False
-    ) -> list[bytes]:
+    def tell(self, steps: frozenset[Step], uid: bool, modseq: bool, qresync: bool) -> list[bytes]:
         """All news of these kinds, in the server's order; then the client knows.
 
         :param uid: flags come with the UID; ``modseq``: with the MODSEQ; ``qresync``: VANISHED is said for EXPUNGE

@@ -30,6 +30,7 @@ class Command:
     :ivar mailbox: the one it names
     :ivar targets: the messages that it means
     :ivar open_ended: it may mean others as well, which the client was not told of when it was sent
+    :ivar loose: which message it means is for the server to say: those that it means may be others by then
     :ivar needs: the item that each of the targets must be answered with
     :ivar content: it may be answered with content, which nobody else may be sent
     :ivar change: what a STORE does
@@ -46,6 +47,7 @@ class Command:
     mailbox: bytes = b""
     targets: Sequence[Message] = ()
     open_ended: bool = False
+    loose: bool = False
     needs: bytes = b""
     content: bool = False
     change: Change | None = None
@@ -128,15 +130,10 @@ class Chooser:
         """IDLE."""
         return Command(b"IDLE", b"IDLE")
 
-    def look(self) -> Command:
-        """FETCH of all UIDs and flags: what a client does after SELECT."""
-        return Command(b"FETCH", b"FETCH 1:* (UID FLAGS)", open_ended=True, needs=b"UID")
-
     def look_at(self, picture: Picture) -> Command:
-        """As `look`, where each message that is known must be answered."""
-        command = self.look()
-        command.targets = list(picture.messages)
-        return command
+        """FETCH of all UIDs and flags: what a client does after SELECT."""
+        every = list(picture.messages)
+        return Command(b"FETCH", b"FETCH 1:* (UID FLAGS)", targets=every, open_ended=True, needs=b"UID")
 
     def fetch(self, picture: Picture) -> Command:
         """FETCH or UID FETCH of flags, of content, of the envelope."""
@@ -240,13 +237,13 @@ class Chooser:
         if by_uid and verb != b"FETCH":
             more["dangerous"] = False
         line = b"%b%b %b%b" % (b"UID " * by_uid, verb, text, rest)
-        return Command(verb, line, by_uid, targets=targets, open_ended=open_ended, **more)  # type: ignore[arg-type]
+        loose = text == b"*"
+        return Command(verb, line, by_uid, targets=targets, open_ended=open_ended, loose=loose, **more)  # type: ignore[arg-type]
 
     def _number_set(self, picture: Picture, most: int, verb: bytes) -> tuple[bytes, list[Message], bool]:
         count = len(picture)
         if verb == b"FETCH" and self._chance(0.15):
-            text = self.random.choice((b"*", b"%d:*" % count))
-            return text, [], True
+            return self.random.choice((b"*", b"%d:*" % count)), picture.messages[-1:], True
         if most > count and self._chance(0.3):
             return b"1:%d" % count, list(picture.messages), False
         chosen, text = self._some(range(1, count + 1), most)
@@ -257,7 +254,8 @@ class Chooser:
     ) -> tuple[bytes, list[Message], bool]:
         by_uid = {message.uid: message for message in uids if message.uid}
         if verb == b"FETCH" and self._chance(0.15):
-            return b"%d:*" % self.random.choice(list(by_uid)), [], True
+            least = self.random.choice(list(by_uid))
+            return b"%d:*" % least, [message for message in uids if (message.uid or 0) >= least], True
         if len(uids) == len(picture) and self._chance(0.3):
             start = self.random.randrange(len(uids))
             targets = uids[start : start + self.random.randint(1, most)]

@@ -69,6 +69,8 @@ class Listener:
                 self._hear(response)
             except Violation as violation:
                 raise Violation(f"{self.who}: {violation}, by {shown(response)}") from None
+            except (IndexError, KeyError, ValueError) as error:
+                raise Violation(f"{self.who}: {error!r} in reading {shown(response)}") from error
 
     # -- untagged ------------------------------------------------------------------------------------------------
 
@@ -212,12 +214,11 @@ class Listener:
             self._gone([message], "content without a token")
 
     def _gone(self, messages: Iterable[Message], why: str) -> None:
-        """Suspect that at least one of these is expunged; where not all UIDs are known nothing can be said."""
-        uids = [message.uid for message in messages if not message.gone or message.uid]
-        picture = self.picture
-        if picture is not None and uids and all(uids):
-            known = frozenset(uid for uid in uids if uid)
-            self._ledger.suspect(picture.mailbox, Suspicion(known, self.who, why))
+        """Suspect that one of these is expunged, unless that was told meanwhile; all of their UIDs must be known."""
+        picture, known = self.picture, list(messages)
+        if picture is not None and all(message.uid and not message.gone for message in known):
+            uids = frozenset(message.uid for message in known if message.uid)
+            self._ledger.suspect(picture.mailbox, Suspicion(uids, self.who, why))
 
     # -- SEARCH, STATUS, COPYUID ---------------------------------------------------------------------------------
 
@@ -335,7 +336,8 @@ class Listener:
             self.picture = None
         if command.verb in (*_FINDING, b"STATUS") and command.responses != 1:
             raise Violation(f"{command.verb.decode()} without its data")
-        if command.needs or (command.verb in _FINDING and not command.open_ended):
+        unread = command.loose or self._ways.misses and (command.content or command.verb in (b"SORT", b"THREAD"))
+        if not unread and (command.needs or (command.verb in _FINDING and not command.open_ended)):
             for message in command.targets:
                 if id(message) not in command.answered:
                     self._gone([message], f"no answer for it to {shown(command.line)}")
