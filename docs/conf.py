@@ -13,7 +13,7 @@ author = "The imapgate authors"
 copyright = "2026, the imapgate authors"
 version = release = __version__
 
-extensions = ["from_code", "plugin_tables", "audit_tables"]
+extensions = ["from_code", "plugin_tables", "audit_tables", "sharing_tables"]
 exclude_patterns = ["_build", "performance-*.rst"]
 nitpicky = True
 highlight_language = "none"

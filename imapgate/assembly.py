@@ -108,7 +108,7 @@ def upstream_of(
         check=limits.pool_check,
     )
     sharing = SharingTerms(
-        size=configured.pool_size,
+        size=max(1, configured.pool_size - 1),  # the next login needs one that nobody uses
         idle=configured.idle,
         idle_poll=configured.idle_poll,
         idle_connections=configured.idle_connections,

@@ -130,7 +130,7 @@ def test_terms() -> None:
 def test_sharing_terms() -> None:
     """So are the bounds of its shared mailboxes, each with the default that it has in the configuration."""
     usual = upstream_of(Reactor(), Upstream("store", (STORE,), Tls.NONE), Limits())
-    assert usual.sharing == SharingTerms()
+    assert usual.sharing == SharingTerms(size=9)  # one of the ten is left for the next login
     configured = Upstream(
         "store", (STORE,), Tls.NONE, pool_mode=PoolMode.SHARED, pool_size=7, idle=IdleMode.POLL, idle_poll=11.0,
         idle_connections=13, park_after=17.0, share_stall=19.0,
@@ -138,7 +138,7 @@ def test_sharing_terms() -> None:
     made = upstream_of(Reactor(), configured, Limits())
     assert made.mode is PoolMode.SHARED
     assert made.sharing == SharingTerms(
-        size=7, idle=IdleMode.POLL, idle_poll=11.0, idle_connections=13, park_after=17.0, share_stall=19.0
+        size=6, idle=IdleMode.POLL, idle_poll=11.0, idle_connections=13, park_after=17.0, share_stall=19.0
     )
 
 

@@ -14,9 +14,10 @@ from imapgate import service
 from imapgate.admin.operator import COMMANDS, Row
 from imapgate.config import load
 from imapgate.config.types import Auth, Trace
+from imapgate.model.pool_mode import PoolMode
 from tests.desk import TWO, Desk, kept
 from tests.net.wires import logged
-from tests.serving import TOML, Patron, Running, Written, contained
+from tests.serving import TOML, UPSTREAM, Patron, Running, Written, contained
 
 CANARY = "canary-16180"
 
@@ -138,6 +139,58 @@ def test_pins() -> None:
     ]
 
 
+SHARED = attrs.evolve(TWO, upstreams={"store": attrs.evolve(UPSTREAM, pool_mode=PoolMode.SHARED)}, auth=Auth())
+
+
+def sharing() -> tuple[Desk, Patron]:
+    """A session that has a mailbox selected on a channel."""
+    desk = Desk(SHARED)
+    patron = desk.running.logged_in()
+    patron.says(b"b SELECT INBOX\r\n")
+    patron.upstream.dataReceived(b"* 0 EXISTS\r\n* OK [UIDVALIDITY 7] x\r\ng2 OK [READ-WRITE] done\r\n")
+    assert patron.wire.read().endswith(b"b OK [READ-WRITE] done\r\n")
+    return desk, patron
+
+
+def test_channels() -> None:
+    """What is selected where mailboxes are shared, and for how many; nothing of the other modes."""
+    desk = Desk()
+    desk.running.logged_in()
+    assert desk.shows("channels") == []
+    desk, patron = sharing()
+    row = {
+        "upstream": "store", "user": "alice", "mailbox": "INBOX", "read_only": "no", "state": "ready", "sessions": 1,
+        "idling": 0, "waiting": 0,
+    }  # fmt: skip
+    assert desk.shows("channels") == [row]
+    patron.says(b"c NOOP\r\n")
+    assert desk.shows("channels") == [{**row, "state": "busy"}]
+
+
+def test_a_shared_session() -> None:
+    """It has a connection as long as its mailbox is looked at, or one is its own; why that is is shown and counted."""
+    desk, patron = sharing()
+    assert [row["bound"] for row in desk.shows("sessions")] == ["yes"]
+    assert desk.shows("pins") == []
+    for _ in range(2):
+        desk.running.reactor.advance(200.0)
+        desk.running.service._tick()
+    assert [row["bound"] for row in desk.shows("sessions")] == ["no"]
+    patron.says(b"c SEARCH RETURN (SAVE) ALL\r\n")
+    patron.upstream.dataReceived(b"* 0 EXISTS\r\n* OK [UIDVALIDITY 7] x\r\ng3 OK [READ-WRITE] done\r\n")
+    session = patron.protocol.client.session
+    assert desk.shows("pins") == [{"session": session, "user": "alice", "upstream": "store", "reason": "SEARCHRES"}]
+    assert [row["bound"] for row in desk.shows("sessions")] == ["yes"]
+    assert [row["state"] for row in desk.shows("channels")] == ["pinned"]
+    figures = {str(row["name"]): row["value"] for row in desk.shows("stats")}
+    shared = {name: value for name, value in figures.items() if name.startswith("shared_")}
+    assert shared == {
+        "shared_seated": 0, "shared_opened": 1, "shared_joined": 0, "shared_reattached": 0, "shared_parked": 1,
+        "shared_polled": 0, "shared_stalled": 0, "shared_overflowed": 0, "shared_pinned": 1,
+        "shared_pinned_SEARCHRES": 1,
+    }  # fmt: skip
+
+
 def test_stats() -> None:
     """Figures, of which those of the pools count from the start."""
     desk = Desk()
@@ -161,6 +214,11 @@ def test_config(tmp_path: Path) -> None:
     assert values["upstream.store.endpoints"] == "tcp:127.0.0.1:10143"
     assert values["limits.drain"] == "7.0"
     assert values["routing.default"] == "store"
+    assert values["upstream.store.idle"] == "share"
+    assert values["upstream.store.idle_poll"] == "60.0"
+    assert values["upstream.store.idle_connections"] == "20"
+    assert values["upstream.store.park_after"] == "300.0"
+    assert values["upstream.store.share_stall"] == "2.0"
     assert Desk().shows("config")[0]["value"] == "command line"
 
 

@@ -67,6 +67,9 @@ def gate(mode, upstream, cache="0s", **more):
             yield running
         finally:
             running.stop()
+            with open(running.log) as f:
+                if "Traceback" in (log := f.read()):
+                    print(f"the gate in mode {mode} met an error:\n{log[-4000:]}", file=sys.stderr)
 
 
 def asked(gate, command):

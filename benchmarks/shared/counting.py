@@ -6,6 +6,7 @@ measures, and is no part of what is timed.
 
 import asyncio
 import collections
+import contextlib
 import re
 import threading
 
@@ -88,9 +89,8 @@ class Counter:
         except OSError:
             writer.close()
             return
-        await asyncio.gather(
-            pump(reader, back_writer, Commands(self.counts)), pump(back_reader, writer), return_exceptions=True
-        )
+        with contextlib.suppress(asyncio.CancelledError):  # by _stop
+            await asyncio.gather(pump(reader, back_writer, Commands(self.counts)), pump(back_reader, writer))
 
     async def _stop(self):
         self.listener.close()

@@ -16,7 +16,6 @@ LATER = 200.0
 WATCHERS = 3
 """Clients that idle behind the gate; the last one to be told counts."""
 KEYS = {"poll": {"idle_poll": "5s"}}
-MESSAGE = stack.msg(0, 700)
 
 
 def delays(port, gate_port, user, deliveries):
@@ -33,7 +32,7 @@ def delays(port, gate_port, user, deliveries):
         # The server's own delays have phases: the first delivery finds everybody told, the others come at any time.
         for count in range(1, deliveries + 1):
             time.sleep(random.uniform(0.2, 1.2))
-            writer.append(MESSAGE)
+            writer.append(stack.msg(count, 700))  # Cyrus takes one message ten times only
             sent = time.perf_counter()
             at = [1000 * (when - sent) for when in bed.heard([direct, *behind], count)]
             writer.answer("APPEND")

@@ -113,6 +113,12 @@ def _tls_faults(table: Table, upstream: Upstream) -> None:
 
 def _pool_faults(table: Table, upstream: Upstream) -> None:
     """Refuse a pool that cannot be."""
+    if upstream.pool_mode is PoolMode.SHARED and table.sound("pool_size", "pool_mode") and upstream.pool_size < 2:
+        table.add(
+            "pool_size",
+            f'{upstream.pool_size} with pool_mode = "shared", where one is used by all sessions of a user and one by the '
+            "next login; expected at least 2",
+        )
     if table.sound("pool_size", "pool_keep") and upstream.pool_keep > upstream.pool_size:
         table.add("pool_keep", f"{upstream.pool_keep}; expected at most pool_size, which is {upstream.pool_size}")
     if upstream.proxy_protocol and upstream.pool_mode is not PoolMode.SESSION:

@@ -31,7 +31,7 @@ class IdleMode(StrEnum):
 class SharingTerms(NamedTuple):
     """The bounds of one user's sharing at one upstream; times in seconds.
 
-    :ivar size: most connections of the user
+    :ivar size: most connections of the user that are shared
     :ivar idle_poll: from one look at a mailbox to the next, with :attr:`IdleMode.POLL`
     :ivar idle_connections: most connections that look at the same time, of all users of the upstream
     :ivar park_after: a client that says nothing for so long no longer keeps its mailbox selected

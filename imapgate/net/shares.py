@@ -71,8 +71,8 @@ class Sharing:
         self.stall = sharing.share_stall
         linger = min(terms.idle, _POLL_LINGER) if sharing.idle is IdleMode.POLL else terms.idle
         self.share = Share(
-            shares.limits, shares.table, sharing, wait=terms.wait, linger=linger, alone=terms.alone, jitter=shares.jitter,
-            counts=shares.counts, now=shares.clock.seconds(),
+            shares.limits, shares.table, sharing, wait=terms.wait, linger=linger, alone=terms.alone,
+            jitter=shares.jitter, counts=shares.counts, now=shares.clock.seconds(),
         )  # fmt: skip
         self.chairs: dict[Seat, Chair] = {}
         self._lines: dict[Channel, Line] = {}

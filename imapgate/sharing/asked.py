@@ -44,12 +44,14 @@ class Form(NamedTuple):
 
     :ivar by_uid: the session asked by number, and it is sent by UID
     :ivar store: what STORE does, where the session does not want to be told of it
+    :ivar named: the UIDs of the messages to which it does that, as ranges in order
     """
 
     verb: bytes
     parts: tuple[Part, ...]
     by_uid: bool = False
     store: Store | None = None
+    named: tuple[tuple[int, int], ...] = ()
 
 
 class Refusal(NamedTuple):
@@ -87,11 +89,11 @@ def _with_set(command: Command, sequence: bytes, uids: bytes) -> tuple[Part, ...
 
 
 def _store(reading: Reading, view: View, truth: Truth) -> Form | Refusal:
-    """STORE always runs loud, so that all others can be told."""
+    """STORE always runs loud, so that all others can be told; by UID, where what it says of itself is hidden."""
     store, command, sequence = reading.store, reading.command, reading.sequence
     assert store is not None
     verb, by_uid = command.rule.verb, False
-    if verb == b"STORE" and not view.agrees(truth):
+    if verb == b"STORE" and (store.silent or not view.agrees(truth)):
         uids = chosen(sequence, view, truth)
         if isinstance(uids, Refusal):
             return uids
@@ -101,7 +103,14 @@ def _store(reading: Reading, view: View, truth: Truth) -> Form | Refusal:
     tokens = reading.tokens
     item = _closed(tokens, 1) if tokens[1].kind == OPEN else 1  # behind modifiers
     loud = b" %bFLAGS" % store.sign.encode()
-    return Form(verb, (b" ", sequence, *_written(tokens[1:item]), loud, *_written(tokens[item + 1 :])), by_uid, store)
+    parts = (b" ", sequence, *_written(tokens[1:item]), loud, *_written(tokens[item + 1 :]))
+    return Form(verb, parts, by_uid, store, _named(sequence, truth))
+
+
+def _named(uids: bytes, truth: Truth) -> tuple[tuple[int, int], ...]:
+    """The UIDs of a set as ranges, in order; behind the last message it names that one (RFC 3501 §6.4.8)."""
+    last = truth.uids[-1] if len(truth) else 0
+    return tuple(_joined((min(low, last) if high == MOST else low, high) for low, high in ranges(uids)))
 
 
 def chosen(sequence: bytes, view: View, truth: Truth) -> bytes | Refusal:

@@ -355,7 +355,9 @@ class Channel:
             return
         uid = reading.uid or "UID" in reading.items
         fetching = name in _FETCHING
-        self.numbered.wish = Wish(view, fetching, name == b"STORE" or "FLAGS" in reading.items, uid, sent.store)
+        self.numbered.wish = Wish(
+            view, fetching, name == b"STORE" or "FLAGS" in reading.items, uid, sent.store, sent.named
+        )
         self._found = Found(view, self.truth, by_uid=sent.by_uid, uids=reading.uid)
         self._job = job
         announced = view.announce(self.truth)
@@ -376,8 +378,14 @@ class Channel:
             said = seat.view.flush(self.truth, expunges=verb not in HOLDS_EXPUNGES)
         seat.finish(said + job.command.tag + completed.rest)
 
-    def errand(self, job: Job) -> Script:
-        """A session's command that concerns no selected mailbox."""
+    def errand(self, job: Job, beside: Callable[[Channel], bool], again: Callable[[], None]) -> Script:
+        """A session's command that concerns no selected mailbox.
+
+        :param beside: whether that can be done on this channel as it is; else it is done ``again``
+        """
+        if not beside(self):  # another mailbox was selected meanwhile
+            again()
+            return
         self._job = job
         completed = yield (job.command.rule.verb, *job.command.parts)
         self._job = None

@@ -237,12 +237,13 @@ class Channels:
             if not idling:
                 channel.idle_since = now
             elif now - channel.idle_since >= IDLE_REFRESH:
+                channel.idle_since = now
                 channel.refresh()
             if channel.heard or not channel.owes or idling:
                 channel.heard, channel.heard_at = False, now
             elif now - channel.heard_at >= patience:
                 silent.append(channel)
-            if channel.vacant and now - channel.since >= self._lingering:
+            if channel.vacant and channel.idle is Idle.NONE and now - channel.since >= self._lingering:
                 self.give_back(channel)
         return silent
 

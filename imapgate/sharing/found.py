@@ -26,7 +26,7 @@ _RESULT = re.compile(
 
 
 class _Thread(NamedTuple):
-    """A list of a THREAD response: messages that answer each other, and what the last of them has been answered with."""
+    """A list of a THREAD response: messages that answer each other, and the lists of what answers the last of them."""
 
     members: deque[bytes]
     nested: list[_Thread]

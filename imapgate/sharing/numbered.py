@@ -7,6 +7,7 @@ concerns the others as well, they are owed.  It must not know which command runs
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from imapgate.limits import MIB
 from imapgate.model.reading import Store
 from imapgate.sharing.truth import RECENT, UNKNOWN, Truth, plain_flags, same_flags
 from imapgate.sharing.view import View
+from imapgate.wire.sequence import MOST
 
 _LINE_MOST = MIB
 _BLOCK = 1024
@@ -30,8 +32,10 @@ _FRONT = re.compile(
     rb"\* [0-9]{1,10} FETCH \((?:(?:UID ([0-9]{1,10})(?=[ )])|FLAGS \(([^()\r\n]*)\)) ?)*+", re.IGNORECASE
 )
 """UID and FLAGS where most servers put them: before all else."""
+_QUOTED = rb'"(?:[^"\\\r\n]|\\.)*+"'
 _ITEM = re.compile(
-    rb'"(?:[^"\\\r\n]|\\.)*+"|\[(?:"(?:[^"\\\r\n]|\\.)*+"|[^]"\r\n])*+\]|(?<=[( ])(?:FLAGS \(([^()\r\n]*)\)|UID ([0-9]{1,10})(?=[ )]))',
+    _QUOTED + rb"|\[(?:" + _QUOTED + rb'|[^]"\r\n])*+\]'
+    rb"|(?<=[( ])(?:FLAGS \(([^()\r\n]*)\)|UID ([0-9]{1,10})(?=[ )]))",
     re.IGNORECASE,
 )
 """FLAGS and UID where they are items; what stands in quotes or in a section is skipped."""
@@ -45,6 +49,7 @@ class Wish(NamedTuple):
     :ivar flags: flags are among what it asked for
     :ivar uid: UIDs are, too
     :ivar store: what it did to flags, and does not want to hear of
+    :ivar named: the UIDs of the messages to which it did that, as ranges in order
     """
 
     view: View
@@ -52,12 +57,18 @@ class Wish(NamedTuple):
     flags: bool = False
     uid: bool = False
     store: Store | None = None
+    named: tuple[tuple[int, int], ...] = ()
+
+    def silenced(self, uid: int) -> bool:
+        """Whether it does not want to hear of a message what it did itself."""
+        place = bisect_right(self.named, (uid, MOST))
+        return self.store is not None and place > 0 and self.named[place - 1][1] >= uid
 
 
 class Numbered:
     """The numbered responses on one channel."""
 
-    __slots__ = ("_index", "_inside", "_part", "_shown", "_truth", "_uid", "_views", "wish")
+    __slots__ = ("_index", "_inside", "_part", "_shown", "_truth", "_views", "wish")
 
     def __init__(self, truth: Truth, views: Iterable[View]) -> None:
         self._truth = truth
@@ -65,7 +76,6 @@ class Numbered:
         self._part = b""  # of a line whose end has not come
         self._inside = False  # a FETCH response, behind a literal
         self._index = 0  # of its message
-        self._uid = 0
         self._shown = False  # it is passed on
         self.wish: Wish | None = None
         """Of the session whose command runs."""
@@ -113,6 +123,9 @@ class Numbered:
             if not truth.learn_all(int(lines[0][0]), int(lines[-1][0]), uids, [each for each, _ in flags]):
                 return None
             truth.recent.update(uid for uid, (_, recent) in zip(uids, flags, strict=True) if recent)
+            for view in self._views:
+                for index in range(int(lines[0][0]) - 1, view.told):
+                    view.owe(truth, index)
             return b""
         view, known = wish.view, truth.flags
         if not (wish.flags and wish.uid and wish.store is None) or view.recents or view.changed or view.read_only:
@@ -174,8 +187,9 @@ class Numbered:
                     truth.recent.add(uid or truth.uids[index])
                 else:  # whose it is cannot be kept; it will be asked for again, with its UID
                     flags = None
+        named = bool(uid) and not truth.uids[index]  # who was told of it before may know other flags by now
         changed = truth.learn(index, uid, flags)
-        if changed:
+        if changed or named:
             for view in self._views:
                 view.owe(truth, index)
         return changed
@@ -189,11 +203,11 @@ class Numbered:
         if wish is None or not wish.fetching:
             return b""
         view, uid = wish.view, truth.uids[index]
-        if wish.store is not None:
+        if wish.store is not None and wish.silenced(uid):
             if not owed and same_flags(truth.flags[index], applied(before, wish.store)):  # what it thinks anyway
                 view.changed.pop(uid, None)
                 return b""
-        elif not (changed or owed or wish.flags):
+        elif not (changed or owed or (wish.flags and wish.store is None)):
             return b""
         grown = view.grow(truth) if index >= view.told else b""
         view.changed.pop(uid, None)
@@ -253,9 +267,10 @@ class Numbered:
         """A segment with the session's own recent, and without a UID that it did not ask for."""
         done, said = 0, []
         for found in _ITEM.finditer(segment):
-            if found[1] is not None:
-                flags = self._flags(wish.view, self._index, found[1])
-                if flags is not found[1]:
+            raw = found[1]
+            if raw is not None:
+                flags = self._flags(wish.view, self._index, raw)
+                if flags is not raw:
                     said += [segment[done : found.start(1)], flags]
                     done = found.end(1)
             elif found[2] is not None and not wish.uid:

@@ -142,7 +142,7 @@ class Seat:
         elif verb == b"LOGOUT":
             self.busy = False
         elif self.view is None:
-            self.finish(command.tag + b" BAD No mailbox selected\r\n")
+            self.finish(b"%b BAD %b: select a mailbox first\r\n" % (command.tag, verb))
         elif verb == b"UNSELECT" or (verb == b"CLOSE" and self.view.read_only):
             self.leave_mailbox()
             self.finish(b"%b OK %b completed\r\n" % (command.tag, verb.capitalize()))

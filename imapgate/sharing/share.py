@@ -93,8 +93,12 @@ class Share:
         return seat
 
     def adopt(self, link: Link) -> tuple[Channel, list[Effect]]:
-        """A session has brought the connection that it has logged in by."""
+        """A session has brought the connection that it has logged in by; where there are enough, it is not kept."""
+        full = self._channels.full
         channel = self._channels.new()
+        if full:
+            channel.opened(link)
+            return channel, self._doing(self._channels.give_back, channel)
         return channel, self.opened(channel, link)
 
     def opened(self, channel: Channel, link: Link) -> list[Effect]:
@@ -214,12 +218,12 @@ class Share:
     def run_errand(self, seat: Seat, command: Command) -> None:
         """Let a session's command be done that concerns no selected mailbox."""
         self._forget(command)
-        again = partial(self.run_errand, seat, command)
+        again, beside = partial(self.run_errand, seat, command), partial(_beside, command)
 
         def serve(channel: Channel) -> None:
-            channel.run(Task(channel.errand(Job(seat, command)), seat, again))
+            channel.run(Task(channel.errand(Job(seat, command), beside, again), seat, again))
 
-        fit = [each for each in self._channels if each.ready and not each.retired and _beside(command, each)]
+        fit = [each for each in self._channels if each.ready and not each.retired and beside(each)]
         if fit:
             serve(min(fit, key=lambda channel: (channel.busy, len(channel.waiting), channel.mailbox is not None)))
         else:
@@ -303,6 +307,7 @@ class Share:
         errand.take(event)
         self.write(seat)
         self.turn(seat)
+        self._channels.supply()  # whoever waited for this one has to have another
 
     def reclaim(self, seat: Seat) -> None:
         """Have the connection back that a session had for itself, if it is done with it."""
@@ -343,13 +348,14 @@ class Share:
             if not completed.ok or not view.rebase(channel.truth):
                 self._end(seat, Failure.LOST)
                 return
-            held = view.ghosts and event.command.rule.verb in HOLDS_EXPUNGES
+            verb = event.command.rule.verb
+            held = (view.ghosts and verb in HOLDS_EXPUNGES) or (view.changed and verb.endswith(b"STORE"))
             said = view.flush(channel.truth, expunges=not held)
             if said:
                 seat.say(said)
-            if held:
+            if held:  # numbers, or flags, would not mean what the session thinks
                 view.park(channel.truth)
-                seat.finish(event.command.tag + b" NO [EXPUNGEISSUED] Messages are gone; say NOOP, then try again\r\n")
+                seat.finish(event.command.tag + b" NO [EXPUNGEISSUED] The mailbox has changed; try again after NOOP\r\n")
             else:
                 seat.view = seat.mailbox = None
                 self._pinned(seat, reason, event, channel)
@@ -426,6 +432,7 @@ class Share:
             if not channel.closed:
                 self._give_up(channel, Failure.TIMED_OUT)
         self._channels.refuse_late()
+        self._channels.supply()
         for seat in list(self.seats):
             if seat.idling:
                 if now - seat.spoken >= seat.patience:
@@ -470,6 +477,8 @@ class Share:
             if said:
                 seat.say(said)
             view.park(channel.truth)
+        if channel is not None and self.terms.idle is IdleMode.POLL and not channel.views:
+            channel.retired = True  # it goes as soon as this is done
         self._poll_next()
 
 

@@ -134,7 +134,7 @@ class Truth:
         return True
 
     def _name(self, index: int, known: int, uid: int) -> None:
-        before = self.uids[index - 1] if index else 0
+        before = (self.uids[index - 1] or (self.uids[self.filled - 1] if self.filled else 0)) if index else 0
         after = self.uids[index + 1] if index + 1 < len(self.uids) else 0
         if known or uid <= before or (after and uid >= after):
             raise UpstreamProtocolError("a UID that contradicts what was known")

@@ -64,7 +64,7 @@ class View:
 
     def owe(self, truth: Truth, index: int) -> None:
         """The flags of a message have changed."""
-        if index < self.told:
+        if index < self.told and truth.uids[index]:
             self.changed[truth.uids[index]] = None
 
     # --- telling --------------------------------------------------------------------------------------
@@ -76,21 +76,23 @@ class View:
 
         :param expunges: a message may be told to be gone now (RFC 3501 §7.4.1)
         """
-        if not (self.changed or self.ghosts) and self.told >= truth.filled and self.announced is truth.announced:
+        grown = self.told < truth.filled or (truth.recent and not self.read_only)
+        if not (grown or self.changed or self.ghosts) and self.announced is truth.announced:
             return b""
         said = [self.announce(truth)]
-        for uid in self.changed:
+        self._claim(truth)
+        for uid in list(self.changed):
             index = truth.index(uid)
             if index is not None:
+                del self.changed[uid]
                 said.append(b"* %d FETCH (FLAGS (%b))\r\n" % (self.number(truth, index), self.flags(truth, index)))
-        self.changed.clear()
         if expunges and self.ghosts:
             end = self._named(truth)
             numbers = [bisect_left(truth.uids, uid, 0, end) + rank for rank, uid in enumerate(self.ghosts, 1)]
             said += [b"* %d EXPUNGE\r\n" % number for number in reversed(numbers)]
             self.recents.difference_update(self.ghosts)
             self.ghosts = []
-        said.append(self._grown(truth, truth.filled) or self._fewer_recent(truth))
+        said.append(self._grown(truth, truth.filled) or self._other_recent(truth))
         return b"".join(said)
 
     def _named(self, truth: Truth) -> int:
@@ -100,7 +102,7 @@ class View:
             end += 1
         return end
 
-    def _fewer_recent(self, truth: Truth) -> bytes:
+    def _other_recent(self, truth: Truth) -> bytes:
         before = self._recent
         return b"* %d RECENT\r\n" % self._recent if self.recent(truth) != before else b""
 
@@ -125,6 +127,10 @@ class View:
 
     def _take(self, truth: Truth, count: int) -> None:
         self.told = count
+        self._claim(truth)
+
+    def _claim(self, truth: Truth) -> None:
+        """Messages that are found to be recent are this session's, also where it was told of them before."""
         if not self.read_only and truth.recent:
             self.recents |= truth.recent
             truth.recent.clear()

@@ -119,6 +119,11 @@ REFUSED = [
     ("pool_size = 0", "pool_size: expected a whole number from 1 to 1000000; got 0"),
     ("pool_keep = -1", "pool_keep: expected a whole number from 0 to 1000000; got -1"),
     ("pool_keep = 11", "pool_keep: 11; expected at most pool_size, which is 10"),
+    (
+        'pool_mode = "shared"\npool_size = 1',
+        'pool_size: 1 with pool_mode = "shared", where one is used by all sessions of a user and one by the next login; '
+        "expected at least 2",
+    ),
     ("pool_size = 2\npool_keep = 3", "pool_keep: 3; expected at most pool_size, which is 2"),
     ("pool_idle = '0s'", 'pool_idle: expected a duration such as "30s"'),
     ("pool_lifetime = '8d'", 'pool_lifetime: expected a duration such as "30s"'),

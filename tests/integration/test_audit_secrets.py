@@ -134,7 +134,7 @@ def leaky(
 
 
 def _everything_shown(gate: Gate) -> Iterator[str]:
-    for what in ("sessions", "pools", "upstreams", "users", "pins", "stats", "config", "plugins", "audit"):
+    for what in "sessions pools upstreams users pins channels stats config plugins audit".split():
         yield str(ctl(gate, what))
 
 

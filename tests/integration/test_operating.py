@@ -31,6 +31,7 @@ NewUser = Callable[..., User]
 KICKED = b"* BYE [UNAVAILABLE] The operator has ended this session\r\n"
 MOVED = b"* BYE [UNAVAILABLE] The mailbox is being moved; log in again\r\n"
 TAKEN_OUT = b"* BYE [UNAVAILABLE] The mail server is being taken out of service\r\n"
+LOOKING = set("sessions pools upstreams users pins channels stats config plugins audit".split())
 
 
 # -- looking ----------------------------------------------------------------------------------------------------------
@@ -46,7 +47,7 @@ def test_looking(dovecot: Dovecot, user: NewUser) -> None:
         unselected.ok(b'LIST "" INBOX')
         wait_until(lambda: pool(gate, someone.name)["idle"] == 1, "an idle connection")
         seen = {name: ctl(gate, name) for name, command in COMMANDS.items() if not command.changes}
-        assert seen.keys() == {"sessions", "pools", "upstreams", "users", "pins", "stats", "config", "plugins", "audit"}
+        assert seen.keys() == LOOKING
         both = [(row["user"], row["state"], row["bound"], row["commands"]) for row in seen["sessions"]]
         assert both == [(someone.name, "selected", "yes", 2), (someone.name, "authenticated", "no", 2)]
         assert {row["pool_mode"] for row in seen["sessions"]} == {"mailbox"}
@@ -55,7 +56,7 @@ def test_looking(dovecot: Dovecot, user: NewUser) -> None:
         (door,) = seen["upstreams"]
         assert (door["upstream"], door["connections"], door["failures"]) == ("dovecot", 2, 0)
         assert seen["users"] == [{"user": someone.name, "sessions": 2, "connections": 2, "moved_to": None}]
-        assert seen["pins"] == seen["plugins"] == seen["audit"] == []
+        assert seen["pins"] == seen["channels"] == seen["plugins"] == seen["audit"] == []
         figures = {row["name"]: row["value"] for row in seen["stats"]}
         # One for each login, of which one was kept, and one more when that had gone to the first SELECT.
         assert (figures["clients"], figures["upstream_connections"], figures["upstream_dialled"]) == (2, 2, 3)

@@ -127,7 +127,7 @@ class Site:
     def dials(self) -> None:
         """A server answers who dialled first and was not answered, and logs it in."""
         protocol, wire = self.made.endpoints[0].opens(UPSTREAM_GREETING, self._waiting[0])
-        wire.clear()
+        wire.read()
         upstream = Upstream(protocol, wire, self.store)
         self.upstreams.append(upstream)
         protocol.dataReceived(b"g1 OK [CAPABILITY %b] in\r\n" % upstream.server.capabilities)
@@ -138,7 +138,9 @@ class Site:
         while said:
             if not self.silent and self._waiting:
                 self.dials()
-            said = any([upstream.pump() for upstream in self.upstreams])
+            said = False
+            for upstream in self.upstreams:
+                said |= upstream.pump()
 
     def ticks(self, seconds: float = 1.0) -> None:
         """Time passes, everything looks at it, and everybody answers."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import SpooledTemporaryFile
 
 import pytest
 from hypothesis import given
@@ -51,14 +52,13 @@ def test_no_more_than_so_much() -> None:
 def test_memory_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file is made only when what waits is more than is to be kept in memory, and goes with it."""
     made: list[str] = []
-    real = module.SpooledTemporaryFile
 
-    class Watched(real[bytes]):  # type: ignore[misc, valid-type]
+    class Watched(SpooledTemporaryFile[bytes]):
         def rollover(self) -> None:
             made.append("file")
             super().rollover()
 
-    monkeypatch.setattr(module, "SpooledTemporaryFile", lambda max_size: Watched(max_size=max_size, dir=tmp_path))
+    monkeypatch.setattr(module, "SpooledTemporaryFile", lambda max_size: Watched(max_size=max_size, dir=str(tmp_path)))
     spool = Spool(10, 100)
     spool.put(b"a" * 10)
     assert made == []

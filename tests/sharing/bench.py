@@ -5,7 +5,7 @@ Sessions have capital letters, upstream connections numbers, in the order of the
 ==================  ==================================================================================
 ``A: sits``         a session logs in; the connection it did that by is the share's next one
 ``A> a1 NOOP``      a session writes this line
-``1< * 3 EXISTS``   a server says this line; ``~`` at its start stands for the tag that was sent there last
+``1< * 3 EXISTS``   a server says this line; ``~``, first or in quotes, stands for the tag that was sent there last
 ``A: leaves``       a session is over
 ``2: opens``        a connection that was wanted is there
 ``2: refused``      or cannot be had
@@ -33,6 +33,7 @@ that is not the share's.
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -72,6 +73,7 @@ class Bench:
         *,
         octets: bool = False,
         capabilities: bytes = DOVECOT,
+        wait: float = 30.0,
         linger: float = 60.0,
         alone: bool = False,
         size: int = 10,
@@ -81,8 +83,8 @@ class Bench:
     ) -> None:
         self.counts: Counter[str] = Counter()
         self.share = Share(
-            limits or Limits(), table(extra_verbs), SharingTerms(size=size, idle=idle), linger=linger, alone=alone,
-            jitter=lambda: 0.5, counts=self.counts,
+            limits or Limits(), table(extra_verbs), SharingTerms(size=size, idle=idle), wait=wait,
+            linger=linger, alone=alone, jitter=lambda: 0.5, counts=self.counts,
         )  # fmt: skip
         self._octets = octets
         self._capabilities = capabilities
@@ -118,7 +120,9 @@ class Bench:
         self._compare(expected)
 
     def _tagged(self, party: str, mark: str, data: bytes) -> bytes:
-        return self._tags[party] + data[1:] if mark == "<" and data.startswith(b"~ ") else data
+        if mark == "<" and data.startswith(b"~ "):
+            data = self._tags[party] + data[1:]
+        return data.replace(b'"~"', b'"%b"' % self._tags[party]) if b'"~"' in data else data
 
     # --- what comes -------------------------------------------------------------------------------------------
 
@@ -216,8 +220,10 @@ class Bench:
         self._said.append((party, ":", what.encode()))
 
     def _compare(self, expected: list[Line]) -> None:
-        said, self._said = self._said, []
-        assert _shown(said) == _shown(expected)
+        said, self._said = _shown(self._said), []
+        wanted = _shown(expected)
+        if said != wanted:
+            raise AssertionError("expected, and said:\n" + "\n".join(difflib.ndiff(wanted, said)))
 
 
 def _lines(transcript: str) -> Iterator[tuple[str, str, str]]:
@@ -262,7 +268,7 @@ def selected(messages: int, party: str, *, recent: int = 0, unseen: int = 0) -> 
         f"OK [PERMANENTFLAGS {_FLAGS}] Limited",
         f"{messages} EXISTS",
         f"{recent} RECENT",
-        f"OK [UIDVALIDITY 7] Ok",
+        "OK [UIDVALIDITY 7] Ok",
         f"OK [UIDNEXT {11 + messages}] Ok",
     ]
     return "\n".join(f"{party}< * {line}" for line in lines)

@@ -94,6 +94,8 @@ def test_vanished() -> None:
     assert picture.messages == [Entry(11, set()), Entry(13, {b"kw"}), Entry()]
     play([b"+r SELECT INBOX", *OPENED[1:-1], b"* VANISHED (EARLIER) 1:9", b"r OK [READ-WRITE] Done"], picture)
     assert picture.messages == [Entry()] * 3
+    play([b"* 1 FETCH (FLAGS (kw))", b"* 3 FETCH (UID 30 FLAGS (kw))", b"+m NOOP", b"* VANISHED 12", b"m OK"], picture)
+    assert picture.messages == [Entry(), Entry(30, {b"kw"})]  # it was the first or the second
 
 
 def test_differences() -> None:

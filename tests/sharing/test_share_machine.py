@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from imapgate.model.failure import Failure
 from imapgate.model.pool_mode import IdleMode, SharingTerms
@@ -41,7 +41,9 @@ class Sharing(RuleBasedStateMachine):
     def begin(self, style: str, size: int, idle: IdleMode, hasty: bool) -> None:
         """A store with some mail, and three sessions that look at it."""
         terms = SharingTerms(size=size, idle=idle, park_after=60.0)
-        self.world = World(STYLES[style], terms, hasty=hasty and style == "cyrus")
+        # A server that answers before it announces breaks the rules for who has a connection of its own.
+        hasty = hasty and style == "cyrus" and idle is not IdleMode.RELAY
+        self.world = World(STYLES[style], terms, hasty=hasty)
         self.world.store.create(b"Sent")
         for _ in range(5):
             self.arrives(0, b"\\Seen")
@@ -63,6 +65,8 @@ class Sharing(RuleBasedStateMachine):
         if not count:
             return b"1:*"
         low, high = first % count + 1, last % (count + 1) + 1
+        if not self.world.style.swaps:  # what a range means whose end comes first, servers disagree on
+            low, high = min(low, high), max(low, high)
         return b"%d:*" % low if high > count else b"%d:%d" % (low, high)
 
     def mailbox(self, number: int) -> tuple[bytes, Mailbox]:
@@ -135,7 +139,7 @@ class Sharing(RuleBasedStateMachine):
     def commands(self, number: int, text: bytes) -> None:
         """Something without numbers of its own."""
         client = self.client(number)
-        if client is None or (text == b"ENABLE CONDSTORE" and number % 8):
+        if client is None or (text == b"ENABLE CONDSTORE" and (number % 8 or self.world.hasty)):
             return
         offered = self.world.style.capabilities.split()
         wanted = {b"IDLE": b"IDLE", b"UNSELECT": b"UNSELECT", b"ENABLE": b"ENABLE"}.get(text.split()[0])
@@ -157,7 +161,7 @@ class Sharing(RuleBasedStateMachine):
     def stores(self, number: int, first: int, last: int, sign: bytes, silent: bool, given: bytes) -> None:
         """Flags."""
         client = self.client(number)
-        if client is not None:
+        if client is not None and not (self.world.hasty and client.picture.read_only):  # it would be pinned
             item = sign + (b"FLAGS.SILENT" if silent else b"FLAGS")
             self.world.says(client, b"STORE %b %b (%b)" % (self.numbers(client, first, last), item, given))
 
@@ -171,13 +175,14 @@ class Sharing(RuleBasedStateMachine):
     @rule(number=index)
     def ends_idle(self, number: int) -> None:
         """DONE."""
-        idling = [each for each in self.world.clients if each.picture.idling and not each.gone]
+        idling = [each for each in self.world.clients if each.idling]
         if idling:
             self.world.says(idling[number % len(idling)], b"DONE")
 
     # --- what is on its way -------------------------------------------------------------------------------
 
     def lines(self) -> list[Line]:
+        """All that there are."""
         return list(self.world.lines.values())
 
     @rule(number=index, count=st.integers(1, 12))
@@ -187,6 +192,7 @@ class Sharing(RuleBasedStateMachine):
             (self.goes_up if step % 2 else self.goes_down_whole)(step)
 
     def goes_down_whole(self, number: int) -> None:
+        """The share hears something."""
         channels = [channel for channel, line in self.world.lines.items() if line.down]
         if channels:
             self.world.goes_down(channels[number % len(channels)])
@@ -234,14 +240,6 @@ class Sharing(RuleBasedStateMachine):
 
     # --- what must hold -----------------------------------------------------------------------------------
 
-    @precondition(lambda self: hasattr(self, "world"))
-    @invariant()
-    def no_more_connections_than_allowed(self) -> None:
-        """Besides those that sessions brought, and those that are pinned."""
-        world = self.world
-        kept = [channel for channel in world.share.channels if channel.lent is None]
-        assert len(kept) <= max(world.share.terms.size, 1) + len(world.clients)
-
     def comes_to_rest(self) -> None:
         """Everything arrives, and who cannot have a connection is told so."""
         self.world.settles()
@@ -254,9 +252,11 @@ class Sharing(RuleBasedStateMachine):
         """With everything delivered, a NOOP makes each picture true."""
         world = self.world
         self.comes_to_rest()
-        for client in [each for each in world.clients if each.picture.idling and not each.gone]:
+        for client in [each for each in world.clients if each.idling]:
             world.says(client, b"DONE")
         self.comes_to_rest()
+        own = [channel for channel in world.share.channels if channel.lent is None]
+        assert len(own) <= world.share.terms.size
         for client in list(world.clients):
             if client.gone:
                 world.leaves(client)
@@ -270,12 +270,16 @@ class Sharing(RuleBasedStateMachine):
             assert client.free
             if selected is None:
                 continue
+            if client.picture.ended[b"c%d" % client.number].startswith(b"NO [UNAVAILABLE]"):
+                assert world.pins  # what there may be is others' own
+                continue
             mailbox = world.store.mailboxes.get(selected)
             if mailbox is None or mailbox.uidvalidity != int(client.picture.codes[b"UIDVALIDITY"]):
                 # Courier's own clients are not told either, until somebody looks the mailbox up again.
                 assert world.style is COURIER or client.seat.pinned
                 continue
-            assert client.picture.differences(mailbox.messages) == []
+            found = client.picture.differences(mailbox.messages)
+            assert found == [], found
 
     def teardown(self) -> None:
         """In the end everything is true, and nothing is kept for nobody."""

@@ -54,12 +54,18 @@ class Client:
         self.picture = Told(store, swaps)
         self.number = 0
         self.tag = b""  # of the command that is not answered yet
+        self.done = False  # it has said DONE
         self.over: Failure | None = None
 
     @property
     def free(self) -> bool:
         """Whether it may give a command."""
         return self.over is None and self.picture.over is None and not self.tag
+
+    @property
+    def idling(self) -> bool:
+        """Whether it idles, and has not said DONE."""
+        return self.picture.idling and not self.done and not self.gone
 
     @property
     def gone(self) -> bool:
@@ -109,7 +115,8 @@ class World:
 
     def says(self, client: Client, text: bytes) -> None:
         """A session gives a command, or says DONE; what it announces is sent when it is asked for."""
-        if text == b"DONE":
+        client.done = text == b"DONE"
+        if client.done:
             self.perform(self.share.said(client.seat, b"DONE\r\n"))
             return
         client.number += 1

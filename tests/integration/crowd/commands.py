@@ -160,7 +160,6 @@ class Chooser:
             rest,
             change=change,
             silent=silent,
-            may=OK_OR_NO if picture.read_only else ALWAYS,
             most=4,
         )
 
@@ -198,8 +197,9 @@ class Chooser:
     def burst(self, picture: Picture) -> list[Command]:
         """Some commands that no EXPUNGE may come between, to be sent at once."""
         made: list[Command] = []
+        makes = [self.fetch, self.search] if picture.read_only else [self.fetch, self.store, self.search]
         while len(made) < self.random.randint(2, 4):
-            command = self.random.choice((self.fetch, self.store, self.search))(picture)
+            command = self.random.choice(makes)(picture)
             dear = any(other.verb == command.verb for other in made) and command.verb not in (b"FETCH", b"STORE")
             if command.by_number and not command.dangerous and not dear:
                 made.append(command)

@@ -336,7 +336,7 @@ class Listener:
             self.picture = None
         if command.verb in (*_FINDING, b"STATUS") and command.responses != 1:
             raise Violation(f"{command.verb.decode()} without its data")
-        unread = command.loose or self._ways.misses and (command.content or command.verb in (b"SORT", b"THREAD"))
+        unread = command.loose or (self._ways.misses and (command.content or command.verb in (b"SORT", b"THREAD")))
         if not unread and (command.needs or (command.verb in _FINDING and not command.open_ended)):
             for message in command.targets:
                 if id(message) not in command.answered:
@@ -363,7 +363,7 @@ class Listener:
         change = command.change
         if change is None:
             return
-        sure = command.status == b"OK" and b"NO" not in command.may  # else it is a mailbox that is only EXAMINEd
+        sure = command.status == b"OK"
         for message in command.targets:
             told = id(message) in command.answered
             if not command.silent:

@@ -112,9 +112,9 @@ class Member:
         if not len(picture):
             await self.give(choose.append(picture))
             return
-        makes = [choose.fetch] * 8 + [choose.store] * 6 + [choose.search] * 4 + [choose.copy] * (len(picture) < CROWDED)
-        if not picture.read_only:
-            makes += [choose.expunge] * 2
+        makes = [choose.fetch] * 8 + [choose.search] * 4 + [choose.copy] * (len(picture) < CROWDED)
+        if not picture.read_only:  # what changes an EXAMINEd mailbox gets a gate's session a connection of its own
+            makes += [choose.store] * 8 + [choose.expunge] * 2
             if b"MOVE" in choose.capabilities:
                 makes += [choose.move] * 2
         await self.give(self.random.choice(makes)(picture))

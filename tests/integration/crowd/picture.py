@@ -187,7 +187,8 @@ class Picture:
         if missing := {b"UIDVALIDITY", *truth.facts} - self.facts.keys():
             out.append(f"nothing said of {missing}")
         for mine, true in ((self.known, truth.known), (self.permanent, truth.permanent)):
-            if mine != true and not self.read_only:
+            # A connection that was there when a keyword was last used may still list it.
+            if not (mine >= true or self.read_only):
                 out.append(f"flags {_listed(mine)} where they are {_listed(true)}")
         return out
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from tests.integration.parity.dialogue import Case, load
-from tests.integration.parity.differences import Difference, compare, read
+from tests.integration.parity.differences import Comparison, Difference, compare, read
 from tests.integration.parity.normal import lines
 from tests.integration.parity.player import Account, Transcript, play
 from tests.integration.parity.seeds import SEEDS
@@ -32,6 +32,8 @@ _users = count(1)
 
 Login = tuple[str, str]
 """A user's name and password."""
+Played = tuple[Transcript, Account]
+"""What came of a case, and as whom it was played."""
 
 
 class Server(Protocol):
@@ -160,9 +162,11 @@ class Suite:
         """The listed differences that concern this case here."""
         return [entry for entry in DIFFERENCES if entry.concerns(name, self.server.name)]
 
-    def _play(
-        self, case: Case, user: Login, host: str, port: int, translate: frozenset[str]
-    ) -> tuple[Transcript, Account]:
+    def compared(self, case: Case, direct: Played, gate: Played) -> Comparison:
+        """Both sides, as they are to be compared."""
+        return compare(lines(*direct, case), lines(*gate, case), self.differences(case.name))
+
+    def _play(self, case: Case, user: Login, host: str, port: int, translate: frozenset[str]) -> Played:
         account = Account(self.server.host, self.server.port, *user, self.facts.prefix, self.facts.separator)
         with connect(account.host, account.port) as wire:
             wire.login(*user)
@@ -172,12 +176,12 @@ class Suite:
         return play(case, account), account
 
     def _outcome(self, case: Case, user: Login, other_user: Login) -> Outcome:
-        transcript, account = self._play(case, user, self.server.host, self.server.port, self.facts.translate)
-        direct = lines(transcript, account, case)
+        direct = self._play(case, user, self.server.host, self.server.port, self.facts.translate)
         is_gate = self._gate != (self.server.host, self.server.port)
         translate = frozenset[str]() if is_gate else self.facts.translate
-        other, other_account = self._play(case, other_user, *self._gate, translate)
-        gate = lines(other, other_account, case)
-        found = compare(direct, gate, self.differences(case.name))
+        gate = self._play(case, other_user, *self._gate, translate)
+        found = self.compared(case, direct, gate)
         diff = difflib.unified_diff(found.direct, found.gate, "direct", "gate", n=100, lineterm="")
-        return Outcome(True, direct, gate, transcript.timed_out, found.needed, "\n".join(diff))
+        return Outcome(
+            True, lines(*direct, case), lines(*gate, case), direct[0].timed_out, found.needed, "\n".join(diff)
+        )

@@ -1,14 +1,18 @@
-"""The dialogues once more, in mode `shared`: what a session is told out of a channel is what its own connection would have told it."""
+"""The dialogues once more, in mode `shared`: a session is told what a connection of its own would have told it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 
 from tests.integration.gate import gate_for
-from tests.integration.parity.differences import Difference, read
-from tests.integration.parity.suite import CASES, HERE, Suite
+from tests.integration.parity.dialogue import Case
+from tests.integration.parity.differences import Comparison, compare, read
+from tests.integration.parity.normal import lines
+from tests.integration.parity.pictures import pictured
+from tests.integration.parity.suite import CASES, HERE, Played, Suite
 from tests.integration.servers import Server
 
 SERVERS = [
@@ -18,15 +22,23 @@ SERVERS = [
 ]
 
 DIFFERENCES = read(HERE / "shared_mode.toml")
+TELL_AT_NOOP = {"courier"}
+"""Who tells of what others did at NOOP and CHECK alone; the gate does so with the first command that may carry it."""
 
 
 class SharedSuite(Suite):
-    """As the suite, with a few more differences."""
+    """As the suite; where the octets differ, what a client knows by them is compared."""
 
-    def differences(self, name: str) -> list[Difference]:
-        """Those of this mode are behind those of every mode."""
-        own = [entry for entry in DIFFERENCES if entry.concerns(name, self.server.name)]
-        return [*super().differences(name), *own]
+    def compared(self, case: Case, direct: Played, gate: Played) -> Comparison:
+        """The transcripts as they are, or else as pictures."""
+        found = super().compared(case, direct, gate)
+        if found.equal or case.anytime:
+            return found
+        in_order = replace(case, unordered=False)
+        sides = compare(lines(*direct, in_order), lines(*gate, in_order), super().differences(case.name))
+        late = self.server.name in TELL_AT_NOOP
+        own = [entry for entry in DIFFERENCES if entry.concerns(case.name, self.server.name)]
+        return compare(pictured(sides.direct, late=late), pictured(sides.gate, late=late), own)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,453 @@
+"""Commands on the mailbox that is selected: one at a time on the connection, in each session's own numbers."""
+
+from __future__ import annotations
+
+import pytest
+
+from imapgate.limits import MIB
+from tests.sharing.bench import Bench, begins, both, looked, opened, selected
+from tests.sharing.conftest import Play
+
+
+@pytest.mark.parametrize(
+    ("sent", "said", "told"),
+    [
+        ("NOOP", [], []),
+        ("CHECK", [], []),
+        ("EXPUNGE", ["1 EXPUNGE"], ["1 EXPUNGE"]),
+        ("UID EXPUNGE 12", ["2 EXPUNGE"], ["2 EXPUNGE"]),
+        ("FETCH 2 (UID FLAGS)", [r"2 FETCH (UID 12 FLAGS (\Seen))"], [r"2 FETCH (UID 12 FLAGS (\Seen))"]),
+        ("UID FETCH 12 RFC822.SIZE", ["2 FETCH (UID 12 RFC822.SIZE 9)"], ["2 FETCH (UID 12 RFC822.SIZE 9)"]),
+        ("FETCH 1 BODY[]", ['1 FETCH (BODY[] {3}', "\r\nx)"], ['1 FETCH (BODY[] {3}', "\r\nx)"]),
+        (r"STORE 1 +FLAGS (\Draft)", [r"1 FETCH (FLAGS (\Seen \Draft))"], [r"1 FETCH (FLAGS (\Seen \Draft))"]),
+        (r"UID STORE 11 FLAGS \Draft", [r"1 FETCH (UID 11 FLAGS (\Draft))"], [r"1 FETCH (UID 11 FLAGS (\Draft))"]),
+        ("UID COPY 11 other", [], []),
+        ("UID MOVE 11 other", ["OK [COPYUID 9 11 1] Moved", "1 EXPUNGE"], ["OK [COPYUID 9 11 1] Moved", "1 EXPUNGE"]),
+        ("SEARCH UNSEEN", ["SEARCH 1 3"], ["SEARCH 1 3"]),
+        ("UID SEARCH UNSEEN", ["SEARCH 11 13"], ["SEARCH 11 13"]),
+        ("SORT (DATE) UTF-8 ALL", ["SORT 3 1 2"], ["SORT 3 1 2"]),
+        ("UID SORT (DATE) UTF-8 ALL", ["SORT 13 11 12"], ["SORT 13 11 12"]),
+        ("THREAD REFERENCES UTF-8 ALL", ["THREAD (3)(1 2)"], ["THREAD (3)(1 2)"]),
+        ("UID THREAD REFERENCES UTF-8 ALL", ["THREAD (13)"], ["THREAD (13)"]),
+        ("NOOP", ["OK [ALERT] Be careful", "NO Beware"], ["OK [ALERT] Be careful", "NO Beware"]),
+        ("NOOP", ["CAPABILITY IMAP4rev1 X-NEW"], ["CAPABILITY IMAP4rev1 X-NEW"]),
+    ],
+)  # fmt: skip
+def test_passed_on(play: Play, sent: str, said: list[str], told: list[str]) -> None:
+    """What means the same here and there is sent as it is, and what is said of it is told."""
+    bench = play()
+    answer = "\n".join(f"1< * {line}" if not line.startswith("\r") else f"1< {line}" for line in said)
+    hears = "\n".join(f"A< * {line}" if not line.startswith("\r") else f"A< {line}" for line in told)
+    if "{3}" in answer:
+        answer, hears = "1< * 1 FETCH (BODY[] {3}\n1<\n1< x)", "A< * 1 FETCH (BODY[] {3}\nA<\nA< x)"
+    bench(f"""
+        {begins()}
+        A> a1 {sent}
+        1> ~ {sent}
+        {answer}
+        1< ~ OK Done
+        {hears}
+        A< a1 OK Done
+        """)
+
+
+@pytest.mark.parametrize(
+    ("sent", "passed"), [("COPY 1:2 other", "UID COPY 11:12 other"), ("MOVE 3 x", "UID MOVE 13 x")]
+)
+def test_by_uid(play: Play, sent: str, passed: str) -> None:
+    """COPY and MOVE are always by UID."""
+    play()(f"""
+        {begins()}
+        A> a1 {sent}
+        1> ~ {passed}
+        1< ~ NO [TRYCREATE] No such mailbox
+        A< a1 NO [TRYCREATE] No such mailbox
+        """)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        "CHECK",
+        "CLOSE",
+        "UNSELECT",
+        "EXPUNGE",
+        "UID EXPUNGE 1",
+        "FETCH 1 UID",
+        "UID FETCH 1 FLAGS",
+        "STORE 1 FLAGS (x)",
+        "COPY 1 x",
+        "MOVE 1 x",
+        "SEARCH ALL",
+        "SORT (DATE) UTF-8 ALL",
+        "THREAD REFERENCES UTF-8 ALL",
+    ],
+)
+def test_nothing_selected(play: Play, sent: str) -> None:
+    """Without a mailbox they are BAD, and the server hears nothing of them."""
+    play()(f"""
+        A: sits
+        A> a1 {sent}
+        A< a1 BAD No mailbox selected
+        """)
+
+
+def test_in_order(play: Play) -> None:
+    """Commands sent in one piece are done one after the other, and those of several sessions in turn."""
+    play()(rf"""
+        {both()}
+        A> a1 FETCH 1 UID
+        A> a2 NOOP
+        1> ~ FETCH 1 UID
+        B> b1 CHECK
+        1< * 1 FETCH (UID 11)
+        1< ~ OK Done
+        A< * 1 FETCH (UID 11)
+        A< a1 OK Done
+        1> ~ CHECK
+        1< ~ OK Done
+        B< b1 OK Done
+        1> ~ NOOP
+        1< ~ OK Done
+        A< a2 OK Done
+        """)
+
+
+def test_flags_are_told(play: Play) -> None:
+    """What one session does to flags the others hear at their next command; .SILENT is loud on the wire."""
+    play()(rf"""
+        {both()}
+        A> a1 STORE 1 +FLAGS.SILENT (\Deleted)
+        1> ~ UID STORE 11 +FLAGS (\Deleted)
+        1< * 1 FETCH (UID 11 FLAGS (\Deleted \Seen))
+        1< ~ OK Done
+        A< a1 OK Done
+        B> b1 NOOP
+        1> ~ NOOP
+        1< ~ OK Done
+        B< * 1 FETCH (FLAGS (\Deleted \Seen))
+        B< b1 OK Done
+        """)
+
+
+def test_expunge_is_held_back(play: Play) -> None:
+    """A message that has gone keeps its number until the session may be told; its other commands go by UID."""
+    play()(rf"""
+        {both()}
+        A> a1 EXPUNGE
+        1> ~ EXPUNGE
+        1< * 1 EXPUNGE
+        1< ~ OK Done
+        A< * 1 EXPUNGE
+        A< a1 OK Done
+        B> b1 FETCH 2:3 FLAGS
+        1> ~ UID FETCH 12:13 FLAGS
+        1< * 1 FETCH (UID 12 FLAGS (\Seen))
+        1< * 2 FETCH (UID 13 FLAGS (\Seen))
+        1< ~ OK Done
+        B< * 2 FETCH (FLAGS (\Seen))
+        B< * 3 FETCH (FLAGS (\Seen))
+        B< b1 OK Done
+        B> b2 FETCH 1 FLAGS
+        B< b2 NO [EXPUNGEISSUED] Those messages are gone; say NOOP to hear of it
+        B> b3 FETCH 4 FLAGS
+        B< b3 BAD There is no message with this number
+        B> b4 UID FETCH 12 UID
+        1> ~ UID FETCH 12 UID
+        1< * 1 FETCH (UID 12)
+        1< ~ OK Done
+        B< * 2 FETCH (UID 12)
+        B< * 1 EXPUNGE
+        B< b4 OK Done
+        """)
+
+
+def test_message_unknown_to_the_session(play: Play) -> None:
+    """New messages are asked for before a number is looked at: it is not to mean another one."""
+    play()(rf"""
+        {both()}
+        A> a1 NOOP
+        1> ~ NOOP
+        B> b1 FETCH 4 FLAGS
+        1< * 4 EXISTS
+        1< ~ OK Done
+        1> ~ FETCH 4:4 (UID FLAGS)
+        1< * 4 FETCH (UID 14 FLAGS ())
+        1< ~ OK Done
+        A< * 4 EXISTS
+        A< * 0 RECENT
+        A< a1 OK Done
+        B< * 4 EXISTS
+        B< * 0 RECENT
+        B< b1 BAD There is no message with this number
+        """)
+
+
+def test_new_while_it_is_asked_for(play: Play) -> None:
+    """A message that comes while what is new is asked for is asked for as well, before the command."""
+    play()(rf"""
+        {both()}
+        B> b1 LIST "" *
+        2> ~ LIST "" *
+        2< ~ OK Done
+        B< b1 OK Done
+        A> a1 NOOP
+        1> ~ NOOP
+        B> b2 FETCH * UID
+        1< * 4 EXISTS
+        1< ~ OK Done
+        1> ~ FETCH 4:4 (UID FLAGS)
+        1< * 5 EXISTS
+        1< * 4 FETCH (UID 14 FLAGS ())
+        1< ~ OK Done
+        1> ~ FETCH 5:5 (UID FLAGS)
+        1< * 5 FETCH (UID 15 FLAGS ())
+        1< ~ OK Done
+        A< * 5 EXISTS
+        A< * 0 RECENT
+        A< a1 OK Done
+        1> ~ UID FETCH 13 UID
+        1< * 3 FETCH (UID 13)
+        1< ~ OK Done
+        B< * 3 FETCH (UID 13)
+        B< * 5 EXISTS
+        B< * 0 RECENT
+        B< b2 OK Done
+        """)
+
+
+def test_nothing_is_said_of_a_message(play: Play) -> None:
+    """A server that says nothing of a message that is there, though asked, is not believed any more."""
+    play()(rf"""
+        {both()}
+        A> a1 NOOP
+        1> ~ NOOP
+        1< * 4 EXISTS
+        1< ~ OK Done
+        1> ~ FETCH 4:4 (UID FLAGS)
+        1< ~ OK Done
+        A: ends protocol
+        1: broken
+        """)
+
+
+def test_search_by_uid(play: Play) -> None:
+    """Results come back in the session's numbers, ESEARCH with its own tag."""
+    play()(rf"""
+        {both()}
+        A> a1 EXPUNGE
+        1> ~ EXPUNGE
+        1< * 1 EXPUNGE
+        1< ~ OK Done
+        A< * 1 EXPUNGE
+        A< a1 OK Done
+        B> b1 SEARCH 1:2
+        1> ~ UID SEARCH UID 12 UID 1:13
+        1< * SEARCH 12
+        1< ~ OK Done
+        B< * SEARCH 2
+        B< b1 OK Done
+        B> b2 SEARCH RETURN (COUNT) SEEN
+        1> ~ UID SEARCH RETURN (COUNT) SEEN UID 1:13
+        1< * ESEARCH (TAG "~") UID COUNT 2
+        1< ~ OK Done
+        B< * ESEARCH (TAG "b2") COUNT 2
+        B< b2 OK Done
+        """)
+
+
+def test_search_with_a_literal(play: Play) -> None:
+    """A string that needs a literal is sent when the server asks, and not where it says no before."""
+    play()(f"""
+        {begins()}
+        A> a1 SEARCH SUBJECT {{1}}
+        A< + OK
+        A> \xe4
+        1> ~ SEARCH SUBJECT {{1}}
+        1< + OK
+        1> \xe4
+        1< * SEARCH 2
+        1< ~ OK Done
+        A< * SEARCH 2
+        A< a1 OK Done
+        A> a2 SEARCH SUBJECT {{1}}
+        A< + OK
+        A> \xe4
+        1> ~ SEARCH SUBJECT {{1}}
+        1< ~ BAD Not here
+        A< a2 BAD Not here
+        """)
+
+
+def test_long_result(play: Play) -> None:
+    """A result is mapped whole, in however many pieces it comes; one that never ends is not waited for."""
+    much = "2 " * 50_000
+    play()(rf"""
+        {begins()}
+        A> a1 SEARCH ALL
+        1> ~ SEARCH ALL
+        1< * SEARCH {much}\
+        -- that was more than is held back of a line
+        1< 3
+        1< ~ OK Done
+        A< * SEARCH {much}3
+        A< a1 OK Done
+        """)
+
+
+def test_endless_result() -> None:
+    """A result that never ends is not gathered for ever."""
+    bench = Bench()
+    bench(f"{begins()}\nA> a1 SEARCH ALL\n1> ~ SEARCH ALL")
+    bench("1< * SEARCH " + "2 " * MIB + "\\")
+    bench("1< " + "2 " * MIB + "\\\nA: ends protocol\n1: broken")
+
+
+def test_close_expunges(play: Play) -> None:
+    """CLOSE is EXPUNGE for the server, of which its session does not hear, and the others do."""
+    play()(f"""
+        {both()}
+        A> a1 CLOSE
+        1> ~ EXPUNGE
+        1< * 2 EXPUNGE
+        1< ~ OK Done
+        A< a1 OK Close completed
+        A> a2 CHECK
+        A< a2 BAD CHECK: select a mailbox first
+        B> b1 NOOP
+        1> ~ NOOP
+        1< ~ OK Done
+        B< * 2 EXPUNGE
+        B< b1 OK Done
+        """)
+
+
+def test_close_in_vain(play: Play) -> None:
+    """CLOSE leaves the mailbox, even if nothing may be expunged."""
+    play()(f"""
+        {begins()}
+        A> a1 CLOSE
+        1> ~ EXPUNGE
+        1< ~ NO Not allowed
+        A< a1 OK Close completed
+        """)
+
+
+def test_unselect(play: Play) -> None:
+    """UNSELECT is nothing to the server; nor is CLOSE where nothing may be changed."""
+    play()(f"""
+        {begins()}
+        A> a1 UNSELECT
+        A< a1 OK Unselect completed
+        B: sits
+        2: clean
+        B> b1 EXAMINE INBOX
+        {opened(0, verb="EXAMINE")}
+        {selected(0, "B")}
+        B< b1 OK [READ-ONLY] Done
+        B> b2 CLOSE
+        B< b2 OK Close completed
+        """)
+
+
+def test_noop_without_a_mailbox(play: Play) -> None:
+    """Nobody has anything to tell."""
+    play()("""
+        A: sits
+        A> a1 NOOP
+        A< a1 OK Nothing done
+        """)
+
+
+def test_refused_by_the_gate(play: Play) -> None:
+    """What is no command is refused here; LOGOUT is for the session above."""
+    play()("""
+        A: sits
+        A> a1 FROB
+        A< a1 BAD Unknown command FROB
+        A> a2 LOGOUT
+        """)
+
+
+def test_no_command_of_a_session(play: Play) -> None:
+    """Octets that no session of this gate writes end it."""
+    play()("""
+        A: sits
+        A> a1 NOOP\0
+        A: ends protocol
+        1: clean
+        """)
+
+
+@pytest.mark.parametrize(
+    "said", ["+ go on", "~ BYE Done", "g99 OK Done", "nonsense", "* 2 EXISTS", "* 9 EXPUNGE", "* 0 FETCH (UID 1)"]
+)
+def test_no_honest_server(play: Play, said: str) -> None:
+    """What contradicts all that is known ends the connection, and whose command was in flight; the other goes on."""
+    play()(f"""
+        {both()}
+        A> a1 NOOP
+        1> ~ NOOP
+        1< {said}
+        A: ends protocol
+        1: broken
+        B> b1 NOOP
+        {opened(3, "2")}
+        2> ~ NOOP
+        2< ~ OK Done
+        B< b1 OK Done
+        """)
+
+
+def test_completion_of_nothing(play: Play) -> None:
+    """A completion while nothing is asked ends the connection."""
+    play()(f"""
+        {begins()}
+        1< g1 OK Done
+        1: broken
+        A> a1 NOOP
+        2: wanted
+        2: opens
+        {opened(3, "2")}
+        2> ~ NOOP
+        2< ~ OK Done
+        A< a1 OK Done
+        """)
+
+
+def test_many_wait(play: Play) -> None:
+    """Where many commands wait for one connection, the next session has another one opened for the mailbox."""
+    bench = play()
+    bench(both(0))
+    for who in "CDE":
+        bench(f"{who}: sits\n{'34567'['CDE'.index(who)]}: clean")
+        bench(f"""
+            {who}> s1 SELECT INBOX
+            {looked(following=11)}
+            {selected(0, who)}
+            {who}< s1 OK [READ-WRITE] Done
+            """)
+    bench(f"""
+        A> a1 NOOP
+        1> ~ NOOP
+        B> b1 NOOP
+        C> c1 NOOP
+        D> d1 NOOP
+        E> e1 NOOP
+        {opened(0, "2")}
+        2> ~ NOOP
+        2< ~ OK Done
+        E< e1 OK Done
+        1< ~ OK Done
+        A< a1 OK Done
+        1> ~ NOOP
+        1< ~ OK Done
+        B< b1 OK Done
+        1> ~ NOOP
+        1< ~ OK Done
+        C< c1 OK Done
+        1> ~ NOOP
+        1< ~ OK Done
+        D< d1 OK Done
+        """)
+    assert bench.counts == {"opened": 1, "joined": 4, "parked": 1, "reattached": 1}
