@@ -310,8 +310,6 @@ def test_poll(play: Play) -> None:
         4: selected
         : polled
         : 120
-        A< * OK Still here
-        B< * OK Still here
         C< * OK Still here
         """)
 
@@ -324,9 +322,9 @@ def test_polled_by_name(play: Play) -> None:
         A< + idling
         B> b1 IDLE
         B< + idling
-        : 10
         1: selected
         C: sits
+        3: clean
         {opens(0, "C", "2", name="other")}
         C> c1 IDLE
         C< + idling
