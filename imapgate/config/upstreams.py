@@ -116,8 +116,8 @@ def _pool_faults(table: Table, upstream: Upstream) -> None:
     if upstream.pool_mode is PoolMode.SHARED and table.sound("pool_size", "pool_mode") and upstream.pool_size < 2:
         table.add(
             "pool_size",
-            f'{upstream.pool_size} with pool_mode = "shared", where one is used by all sessions of a user and one by the '
-            "next login; expected at least 2",
+            f'{upstream.pool_size} with pool_mode = "shared", where the sessions of a user have one and the next login '
+            "another; expected at least 2",
         )
     if table.sound("pool_size", "pool_keep") and upstream.pool_keep > upstream.pool_size:
         table.add("pool_keep", f"{upstream.pool_keep}; expected at most pool_size, which is {upstream.pool_size}")

@@ -15,6 +15,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure as TwistedFailure
 
 from imapgate.limits import Limits
+from imapgate.log import log
 from imapgate.model.commands import Table
 from imapgate.model.failure import Failure
 from imapgate.model.pool_mode import IdleMode, PoolMode
@@ -24,7 +25,7 @@ from imapgate.pooling.connection import Key
 from imapgate.session.effects import Failed, Granted
 from imapgate.session.link import Link
 from imapgate.sharing.channel import Channel
-from imapgate.sharing.effects import Effect, End, GiveBack, Pinned, Polled, Say, Send, Want
+from imapgate.sharing.effects import Broken, Effect, End, GiveBack, Pinned, Polled, Say, Send, Want
 from imapgate.sharing.seat import Seat
 from imapgate.sharing.share import Share
 from imapgate.sharing.task import Idle
@@ -214,7 +215,16 @@ class Sharing:
     def _end(self, effect: End) -> None:
         chair = self.chairs.pop(effect.seat, None)
         if chair is not None:
+            session = chair.client.session
+            log.info("a session that shares a mailbox ends: {why}: session={session}", why=effect.why, session=session)
             chair.ended(effect.failure)
+
+    def _broken(self, effect: Broken) -> None:
+        mailbox = effect.channel.mailbox
+        log.warn(
+            "a shared connection to {upstream} is given up: {why}: mailbox={mailbox}",
+            upstream=self.upstream.name, why=effect.why, mailbox=repr(None if mailbox is None else mailbox.name),
+        )  # fmt: skip
 
     def _pinned(self, effect: Pinned) -> None:
         self.counts["pinned"] += 1
@@ -233,6 +243,7 @@ _PERFORM: dict[type, Callable[..., None]] = {
     Want: Sharing._want,
     GiveBack: Sharing._give_back,
     End: Sharing._end,
+    Broken: Sharing._broken,
     Pinned: Sharing._pinned,
     Polled: Sharing._polled,
 }

@@ -5,6 +5,7 @@ Knows where numbers stand in a command (RFC 3501 §6.4, RFC 4731, RFC 5256); it 
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -118,7 +119,7 @@ def chosen(sequence: bytes, view: View, truth: Truth) -> bytes | Refusal:
     found = numbers(sequence, len(view))
     if found is None:
         return _OUT_OF_RANGE
-    uids = uid_ranges(found, view, truth)
+    uids = uid_ranges(found, view.gone(truth), truth)
     return b",".join(uids) if uids else NOBODY
 
 
@@ -142,21 +143,21 @@ def numbers(sequence: bytes, length: int, *, clip: bool = False) -> list[tuple[i
     return found if found or clip else None
 
 
-def uid_ranges(found: Iterable[tuple[int, int]], view: View, truth: Truth) -> list[bytes]:
-    """The UIDs of the messages with these numbers that are still there, as ranges."""
-    if not view.ghosts:
-        return [_uids(truth.uids[low - 1], truth.uids[high - 1]) for low, high in found]
-    order, ghosts = view.order(truth), set(view.ghosts)
+def uid_ranges(found: Iterable[tuple[int, int]], gone: list[int], truth: Truth) -> list[bytes]:
+    """The UIDs of the messages with these numbers that are still there, as ranges.
+
+    :param gone: the numbers of those that are not, in order
+    """
     named = []
-    for low, high in _joined(found):
-        alive = [uid for uid in order[low - 1 : high] if uid not in ghosts]
-        if alive:
-            named.append(_uids(alive[0], alive[-1]))
+    for low, high in found:
+        first, last = low - 1 - bisect_left(gone, low), high - 1 - bisect_right(gone, high)
+        if first <= last:
+            named.append(_uids(truth.uids[first], truth.uids[last]))
     return named
 
 
 def _joined(found: Iterable[tuple[int, int]]) -> Iterable[tuple[int, int]]:
-    """Ranges in order, what overlaps joined: however often a message is named, it is looked at once."""
+    """Ranges in order, what overlaps joined."""
     begin = end = 0
     for low, high in sorted(found):
         if low > end:
@@ -211,13 +212,13 @@ def _keys_begin(verb: bytes, tokens: Sequence[Token]) -> int:
 
 
 def _closed(tokens: Sequence[Token], opened: int) -> int:
-    """The place behind the list that is opened here."""
-    depth = 0
-    for place in range(opened, len(tokens)):
+    """The place behind the list that is opened here, or behind the one token; a command's lists are all closed."""
+    depth, place = 0, opened
+    while True:
         depth += (tokens[place].kind == OPEN) - (tokens[place].kind == CLOSE)
+        place += 1
         if not depth:
-            return place + 1
-    return len(tokens)
+            return place
 
 
 class _Keys:
@@ -227,6 +228,7 @@ class _Keys:
         self._view = view
         self._truth = truth
         self._agrees = agrees
+        self._gone = view.gone(truth)
 
     def parts(self, tokens: Sequence[Token]) -> tuple[Part, ...] | None:
         """All of them; ``None``: there is one among them of which it is not known where its arguments end."""
@@ -262,7 +264,7 @@ class _Keys:
         found = numbers(sequence, len(self._view), clip=True)
         if self._agrees:
             return (sequence,)
-        uids = uid_ranges(found or (), self._view, self._truth)
+        uids = uid_ranges(found or (), self._gone, self._truth)
         return (b"UID ", b",".join(uids)) if uids else _NOTHING
 
     def _recent(self, key: bytes) -> Sequence[Part]:

@@ -24,6 +24,7 @@ Joined = Callable[[Channel | None, Completed, bool], None]
 """Called with the channel (``None``: none is to be had), how the SELECT ended, and whether it was done just now."""
 
 _UNREACHABLE = b"The mail server cannot be reached; try again later"
+GONE = "the mailbox is gone, or another one of its name is there"
 _QUEUE_MOST = 3
 """Commands that wait on one channel before another one is opened for its mailbox."""
 
@@ -57,7 +58,7 @@ class Attaching:
     :param counts: how often what was done
     """
 
-    def __init__(self, idle: IdleMode, end: Callable[[Seat, Failure], None], counts: Counter[str]) -> None:
+    def __init__(self, idle: IdleMode, end: Callable[[Seat, Failure, str], None], counts: Counter[str]) -> None:
         self._idle = idle
         self._end = end
         self._counts = counts
@@ -87,8 +88,8 @@ class Attaching:
 
     def _check(self, joiner: Joiner, there: list[Channel]) -> None:
         channel = min(there, key=lambda channel: len(channel.waiting))
-        checked = partial(self._checked, channel, joiner)
-        channel.run(Task(channel.check(checked), joiner.seat, partial(self._join, joiner), repeats=True))
+        checked, again = partial(self._checked, channel, joiner), partial(self._join, joiner)
+        channel.run(Task(channel.check(joiner.mailbox, checked, again), joiner.seat, again, repeats=True))
 
     def _checked(self, channel: Channel, joiner: Joiner, completed: Completed) -> None:
         if joiner.seat.gone:
@@ -129,7 +130,7 @@ class Attaching:
         """The server has gone while it opened a mailbox: who asked is told, the others ask anew."""
         self._opening.pop(mailbox, None)
         first, *others = waiting
-        self._end(first.seat, Failure.LOST)
+        self._end(first.seat, Failure.LOST, "the server went while it selected the mailbox")
         for each in others:
             if not each.seat.gone:
                 self._join(each)
@@ -166,7 +167,7 @@ class Attaching:
                     refused(completed)
                     return
                 if not completed.ok or not view.rebase(channel.truth):
-                    self._end(seat, Failure.LOST)
+                    self._end(seat, Failure.LOST, GONE)
                     return
                 self._counts["reattached"] += 1
                 self._attach(seat, channel, view)
@@ -206,7 +207,7 @@ class Attaching:
             self._counts["parked"] += 1
             seat.channel = None
             if not view.park(channel.truth):
-                self._end(seat, Failure.LOST)
+                self._end(seat, Failure.LOST, "it was told of messages of which not all is known")
             channel.go()
 
     def retire(self, channel: Channel) -> None:
@@ -236,7 +237,7 @@ class Attaching:
         if task is not None and task.repeats:
             waiting.insert(0, task)
         elif task is not None and task.seat is not None:
-            self._end(task.seat, failure)
+            self._end(task.seat, failure, "the server went while it did a command")
         self._move_on(seats)
         for each in waiting:
             if each.again is not None and (each.seat is None or not each.seat.gone):

@@ -332,11 +332,12 @@ class Channel:
     def fill(self) -> Script:
         """Ask for what is not known of new messages: by number, so that none can be gone meanwhile."""
         truth = self.truth
-        while truth.filled < len(truth):
-            before = truth.filled
-            yield (b"FETCH %d:%d (UID FLAGS)" % (before + 1, len(truth)),)
-            if truth.filled == before and before < len(truth):
-                raise UpstreamProtocolError("no UID and no flags of a message that is there")
+        while (before := truth.filled) < (count := len(truth)):
+            yield (b"FETCH %d:%d (UID FLAGS)" % (before + 1, count),)
+            if truth.filled == before:  # it is gone already, and that was not said
+                yield (b"NOOP",)
+                if (truth.filled, len(truth)) == (before, count):
+                    raise UpstreamProtocolError("no UID and no flags of a message that is there")
 
     def perform(self, job: Job) -> Script:
         """A session's command on the mailbox that it has selected here."""
@@ -349,6 +350,8 @@ class Channel:
         if name == b"FETCH" and _STALE_KILLS in self.names and any(map(_IMPLIES_SEEN.match, reading.items)):
             yield (b"NOOP",)
         yield from self.fill()
+        if seat.gone:
+            return
         sent = form(reading, view, self.truth)
         if isinstance(sent, Refusal):
             self._finish(job, Completed(sent.completion, b" %b %b\r\n" % sent))
@@ -422,18 +425,24 @@ class Channel:
             yield from self.fill()
         then(completed)
 
-    def check(self, then: Callable[[Completed], None]) -> Script:
-        """See whether this is still the mailbox of that name, and what has become of it: before a session joins."""
-        if self.mailbox is None:  # it could not be selected after all
-            then(Completed(b"NO", b""))
+    def check(self, mailbox: Mailbox, then: Callable[[Completed], None], again: Callable[[], None]) -> Script:
+        """See whether this is still the mailbox of that name, and what has become of it: before a session joins.
+
+        :param again: called instead where another one was selected meanwhile, or none
+        """
+        if self.mailbox != mailbox:
+            again()
             return
-        yield (b"NOOP",)
-        yield from self.fill()
         lines = list[bytes]()
         self._lines = lines
-        completed = yield (b"STATUS ", *self.mailbox.argument, b" (UIDVALIDITY UIDNEXT)")
+        yield (b"NOOP",)
+        failing = any(keyword(line) == b"NO" for line in lines)  # as where one of that name was made meanwhile
+        yield from self.fill()
+        completed = yield (b"STATUS ", *mailbox.argument, b" (UIDVALIDITY UIDNEXT)")
         self._lines = None
         yield from self.fill()
+        if failing:
+            completed = Completed(b"NO", b" The server cannot say what has become of the mailbox\r\n")
         said = dict(_STATUS_ITEM.findall(b"".join(lines).upper())) if completed.ok else {}
         validity = said.get(b"UIDVALIDITY", self.truth.validity)
         if completed.ok and validity != self.truth.validity:

@@ -41,10 +41,18 @@ class GiveBack(NamedTuple):
 
 
 class End(NamedTuple):
-    """A session has lost its upstream: it is over."""
+    """A session has lost its upstream, for this reason: it is over."""
 
     seat: Seat
     failure: Failure
+    why: str
+
+
+class Broken(NamedTuple):
+    """A channel's server has said what it must not, or nothing for too long: the connection is given up."""
+
+    channel: Channel
+    why: str
 
 
 class Pinned(NamedTuple):
@@ -58,4 +66,4 @@ class Polled(NamedTuple):
     """The look at the mailboxes of idling sessions, begun by ``poll``, is over."""
 
 
-Effect = Say | Send | Want | GiveBack | End | Pinned | Polled
+Effect = Say | Send | Want | GiveBack | End | Broken | Pinned | Polled

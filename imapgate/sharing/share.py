@@ -22,10 +22,10 @@ from imapgate.model.reading import Reading
 from imapgate.session import intake as takes
 from imapgate.session.effects import Failed
 from imapgate.session.link import Link
-from imapgate.sharing.attaching import Attaching
+from imapgate.sharing.attaching import GONE, Attaching
 from imapgate.sharing.channel import HOLDS_EXPUNGES, Channel
 from imapgate.sharing.channels import Channels, Demand
-from imapgate.sharing.effects import Effect, End, GiveBack, Pinned, Polled
+from imapgate.sharing.effects import Broken, Effect, End, GiveBack, Pinned, Polled
 from imapgate.sharing.out import Out
 from imapgate.sharing.seat import Seat
 from imapgate.sharing.task import Completed, Farewell, Job, Mailbox, Task
@@ -110,7 +110,7 @@ class Share:
 
     def refused(self, channel: Channel, failed: Failed) -> list[Effect]:
         """There is no connection for it."""
-        return self._doing(self._channels.refused, channel, failed)
+        return self._doing(self._refused, channel, failed)
 
     def said(self, seat: Seat, data: bytes) -> list[Effect]:
         """A session has written something."""
@@ -181,8 +181,8 @@ class Share:
             self.reclaim(seat)
             try:
                 seat.advance()
-            except ClientProtocolError:  # no session of this gate writes such a thing
-                self._end(seat, Failure.PROTOCOL)
+            except ClientProtocolError as error:  # no session of this gate writes such a thing
+                self._end(seat, Failure.PROTOCOL, str(error))
         return self._out.take()
 
     # --- a session's commands -------------------------------------------------------------------------
@@ -346,7 +346,7 @@ class Share:
             if seat.gone:
                 return
             if not completed.ok or not view.rebase(channel.truth):
-                self._end(seat, Failure.LOST)
+                self._end(seat, Failure.LOST, GONE)
                 return
             verb = event.command.rule.verb
             held = (view.ghosts and verb in HOLDS_EXPUNGES) or (view.changed and verb.endswith(b"STORE"))
@@ -355,7 +355,9 @@ class Share:
                 seat.say(said)
             if held:  # numbers, or flags, would not mean what the session thinks
                 view.park(channel.truth)
-                seat.finish(event.command.tag + b" NO [EXPUNGEISSUED] The mailbox has changed; try again after NOOP\r\n")
+                seat.finish(
+                    event.command.tag + b" NO [EXPUNGEISSUED] The mailbox has changed; try again after NOOP\r\n"
+                )
             else:
                 seat.view = seat.mailbox = None
                 self._pinned(seat, reason, event, channel)
@@ -380,21 +382,28 @@ class Share:
                 self.turn(seat)
         except UpstreamProtocolError as error:
             if not isinstance(error, Farewell):
-                self._give_up(channel, Failure.PROTOCOL)
+                self._give_up(channel, Failure.PROTOCOL, str(error))
                 return
             if task is not None and task.seat is not None and not task.repeats:
                 self.say(task.seat, error.line)
-            self._give_up(channel, Failure.LOST)
+            self._give_up(channel, Failure.LOST, "it said BYE")
 
-    def _give_up(self, channel: Channel, failure: Failure) -> None:
+    def _refused(self, channel: Channel, failed: Failed) -> None:
+        if failed.failure is Failure.CREDENTIALS:  # all have the same: who needs a connection gets none any more
+            for seat in [seat for seat in self.seats if seat.channel is None and seat.line is None]:
+                self._end(seat, failed.failure, "the server does not accept the login any more")
+        self._channels.refused(channel, failed)
+
+    def _give_up(self, channel: Channel, failure: Failure, why: str) -> None:
         """Have nothing to do with a connection any more that is still there."""
+        self._out.effect(Broken(channel, why))
         self._lose(channel, failure)
         self._out.effect(GiveBack(channel, clean=False, selected=False))
 
     def _lose(self, channel: Channel, failure: Failure) -> None:
         self._channels.remove(channel)
         if channel.lent is not None:
-            self._end(channel.lent, failure)
+            self._end(channel.lent, failure, "the server went from its own connection")
         self._attaching.lost(channel, failure)
         self._channels.supply()
 
@@ -419,9 +428,9 @@ class Share:
             self._channels.tidy()
         self._channels.supply()
 
-    def _end(self, seat: Seat, failure: Failure) -> None:
+    def _end(self, seat: Seat, failure: Failure, why: str) -> None:
         if not seat.gone:
-            self._out.effect(End(seat, failure))
+            self._out.effect(End(seat, failure, why))
             self._leave(seat)
 
     # --- time -----------------------------------------------------------------------------------------
@@ -430,7 +439,7 @@ class Share:
         now = self.now
         for channel in self._channels.ticked(self._limits.upstream_first_byte_slow):
             if not channel.closed:
-                self._give_up(channel, Failure.TIMED_OUT)
+                self._give_up(channel, Failure.TIMED_OUT, "it owes an answer, and says nothing")
         self._channels.refuse_late()
         self._channels.supply()
         for seat in list(self.seats):
@@ -471,7 +480,7 @@ class Share:
             if view is None or channel is None:
                 continue
             if not completed.ok or not view.rebase(channel.truth):
-                self._end(seat, Failure.LOST)
+                self._end(seat, Failure.LOST, GONE)
                 continue
             said = view.flush(channel.truth, expunges=True)
             if said:

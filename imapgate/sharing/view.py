@@ -49,9 +49,17 @@ class View:
         uid = truth.uids[index]
         return index + 1 + (bisect_left(self.ghosts, uid) if uid else len(self.ghosts))
 
-    def order(self, truth: Truth) -> list[int]:
-        """The UIDs of all messages that the session knows, in its order."""
-        return sorted([*truth.uids[: self.told], *self.ghosts])
+    def gone(self, truth: Truth) -> list[int]:
+        """The session's numbers of the messages that are gone without its knowing, in order."""
+        end = self._named(truth)
+        return [bisect_left(truth.uids, uid, 0, end) + rank for rank, uid in enumerate(self.ghosts, 1)]
+
+    def _named(self, truth: Truth) -> int:
+        """How many messages that the session knows have UIDs that are known, from the first on."""
+        end = min(truth.filled, self.told)
+        while end < self.told and truth.uids[end]:
+            end += 1
+        return end
 
     # --- what happens ---------------------------------------------------------------------------------
 
@@ -87,20 +95,11 @@ class View:
                 del self.changed[uid]
                 said.append(b"* %d FETCH (FLAGS (%b))\r\n" % (self.number(truth, index), self.flags(truth, index)))
         if expunges and self.ghosts:
-            end = self._named(truth)
-            numbers = [bisect_left(truth.uids, uid, 0, end) + rank for rank, uid in enumerate(self.ghosts, 1)]
-            said += [b"* %d EXPUNGE\r\n" % number for number in reversed(numbers)]
+            said += [b"* %d EXPUNGE\r\n" % number for number in reversed(self.gone(truth))]
             self.recents.difference_update(self.ghosts)
             self.ghosts = []
         said.append(self._grown(truth, truth.filled) or self._other_recent(truth))
         return b"".join(said)
-
-    def _named(self, truth: Truth) -> int:
-        """How many messages that the session knows have UIDs that are known, from the first on."""
-        end = min(truth.filled, self.told)
-        while end < self.told and truth.uids[end]:
-            end += 1
-        return end
 
     def _other_recent(self, truth: Truth) -> bytes:
         before = self._recent

@@ -121,7 +121,7 @@ REFUSED = [
     ("pool_keep = 11", "pool_keep: 11; expected at most pool_size, which is 10"),
     (
         'pool_mode = "shared"\npool_size = 1',
-        'pool_size: 1 with pool_mode = "shared", where one is used by all sessions of a user and one by the next login; '
+        'pool_size: 1 with pool_mode = "shared", where the sessions of a user have one and the next login another; '
         "expected at least 2",
     ),
     ("pool_size = 2\npool_keep = 3", "pool_keep: 3; expected at most pool_size, which is 2"),

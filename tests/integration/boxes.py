@@ -21,7 +21,7 @@ from tests.integration.gate import Gate, gate_for
 from tests.integration.servers import Server
 from tests.integration.wire import Wire, connect
 
-MODES = ["session", "mailbox"]
+MODES = ["session", "mailbox", "shared"]
 
 
 def message(number: int) -> bytes:

@@ -6,6 +6,7 @@ tells it; and nobody who comes later is ever shown what was there before.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 
@@ -30,6 +31,9 @@ def done(wire: Wire, way: str, name: bytes, other: bytes) -> None:
         return
     wire.ok(b"DELETE " + name)
     if way == "made anew":
+        # UIDVALIDITY is the time, in seconds, where a server does not know what there was before.
+        before = int(time.time())
+        wait_until(lambda: int(time.time()) > before, "another second")
         wire.ok(b"CREATE " + name)
         for _ in range(2):
             assert b" OK " in wire.command_with_literals(b"APPEND " + name, NEW)[-1]

@@ -1,4 +1,4 @@
-"""Mode ``shared``: a client that takes nothing stops its mailbox's other clients for a moment only."""
+"""Mode ``shared``: a client that takes nothing stops its mailbox's other clients for a moment only (A42)."""
 
 from __future__ import annotations
 

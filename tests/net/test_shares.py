@@ -55,7 +55,7 @@ def test_forgotten_when_it_is_empty() -> None:
 
 
 def test_each_user_and_each_credential_has_its_own() -> None:
-    """Sessions share only with those that were let in by the very same credential."""
+    """Sessions share only with those that were let in by the very same credential (THREATS A31)."""
     made = Site()
     first, second, third = made.login(b"one"), made.login(b"two"), made.login(b"one")
     for member in (first, second, third):
@@ -411,3 +411,21 @@ def test_a_connection_that_ends_with_nobody_there() -> None:
     drop(upstream.protocol, upstream.wire)
     assert made.shares._each() == []
     assert made.made.stages() == []
+
+
+def test_a_server_that_is_at_a_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody joins a channel whose server cannot say what has become of the mailbox: it is opened anew elsewhere."""
+    made = Site()
+    first = made.selected()
+    server = made.upstreams[0].server
+    received = server.received
+
+    def at_a_loss(data: bytes) -> bytes:
+        return (b"* NO Internal error\r\n" if b" NOOP\r\n" in data else b"") + received(data)
+
+    monkeypatch.setattr(server, "received", at_a_loss)
+    second = made.selected()
+    assert (made.counts["opened"], made.counts["joined"]) == (2, 0)
+    assert first.chair.seat.channel is None
+    assert first.tells(b"n NOOP") == second.tells(b"n NOOP") == b"n OK Done\r\n"
+    assert first.chair.seat.channel is second.chair.seat.channel

@@ -45,7 +45,7 @@ from imapgate.model.pool_mode import IdleMode, SharingTerms
 from imapgate.session.effects import Failed
 from imapgate.session.link import Link
 from imapgate.sharing.channel import Channel
-from imapgate.sharing.effects import Effect, End, GiveBack, Pinned, Polled, Say, Send, Want
+from imapgate.sharing.effects import Broken, Effect, End, GiveBack, Pinned, Polled, Say, Send, Want
 from imapgate.sharing.seat import Seat
 from imapgate.sharing.share import Share
 
@@ -66,6 +66,7 @@ class Bench:
     """One share.
 
     :ivar counts: what it did how often
+    :ivar why: a session was ended, or a connection given up
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class Bench:
         self._limits = limits or Limits()
         self.seats: dict[str, Seat] = {}
         self.channels: dict[str, Channel] = {}
+        self.why: dict[str, str] = {}
         self._open: set[str] = set()  # connections that may be written to
         self._tags: dict[str, bytes] = {}  # sent last, by connection
         self._used: dict[str, set[bytes]] = {}
@@ -196,7 +198,10 @@ class Bench:
             elif isinstance(effect, End):
                 letter = self._letter(effect.seat)
                 del self.seats[letter]
+                self.why[letter] = effect.why
                 self._event(letter, f"ends {effect.failure.value}")
+            elif isinstance(effect, Broken):
+                self.why[self._number(effect.channel)] = effect.why
             elif isinstance(effect, Pinned):
                 self._event(self._letter(effect.seat), f"pinned {effect.reason}")
             else:

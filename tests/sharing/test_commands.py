@@ -85,10 +85,11 @@ def test_by_uid(play: Play, sent: str, passed: str) -> None:
 )
 def test_nothing_selected(play: Play, sent: str) -> None:
     """Without a mailbox they are BAD, and the server hears nothing of them."""
+    verb = " ".join(sent.split()[: 1 + sent.startswith("UID ")])
     play()(f"""
         A: sits
         A> a1 {sent}
-        A< a1 BAD No mailbox selected
+        A< a1 BAD {verb}: select a mailbox first
         """)
 
 

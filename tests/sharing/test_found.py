@@ -201,7 +201,8 @@ def test_absurd(line: bytes) -> None:
 
 WORDS = st.sampled_from(
     [
-        *b"MIN MAX COUNT ALL PARTIAL NIL UID 0 1 2 9 30 4294967295 1:2 2:1 1:* : , ,, 1,, (TAG () ( ) ((1)(2)) -1".split(),
+        *b"MIN MAX COUNT ALL PARTIAL NIL UID 0 1 2 9 30 4294967295 1:2 2:1 1:* : , ,, 1,, -1".split(),
+        *b"(TAG () ( ) ((1)(2))".split(),
         b'(TAG "g1")',
         b"PARTIAL (1:2 3,1)",
         b"9" * 11,

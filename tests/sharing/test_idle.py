@@ -161,7 +161,7 @@ def test_without_a_mailbox(play: Play) -> None:
 
 
 def test_begun_anew(play: Play) -> None:
-    """Before the server takes it for an absence IDLE is begun anew; its sessions hear that somebody is there."""
+    """Before the server takes it for an absence IDLE is begun anew; its sessions hear that somebody is there (F12)."""
     play()(f"""
         {begins()}
         A> a1 IDLE

@@ -83,7 +83,7 @@ def test_later() -> None:
 
 
 def test_recent_once() -> None:
-    """Only the first session that selects for writing has the recent messages; one that only reads takes none (rule 19)."""
+    """Only the first that selects for writing has the recent messages; who only reads takes none (rule 19)."""
     truth = mailbox()
     opening = opened(DOVECOT, truth)
     views = [View(read_only=True), View(read_only=True), View(read_only=False), View(read_only=False)]

@@ -1,4 +1,4 @@
-"""A view knows what its session was told, and nothing that it says means anything else there (SHARED, rules 6 to 19)."""
+"""A view knows what its session was told, and what it says means that (SHARED, rules 6 to 19 and 24)."""
 
 from __future__ import annotations
 
@@ -34,8 +34,7 @@ def test_numbers() -> None:
     truth.exists(4)
     assert len(view) == 5
     assert [view.number(truth, index) for index in range(4)] == [1, 3, 5, 6]
-    assert view.order(truth) == [10, 20, 30, 40, 50]
-    assert view.ghosts == [20, 40]
+    assert (view.gone(truth), view.ghosts) == ([2, 4], [20, 40])
 
 
 def test_unknown_comes_and_goes() -> None:
@@ -69,7 +68,7 @@ def test_flush() -> None:
 
 
 def test_expunges_held_back() -> None:
-    """Where no EXPUNGE may be told, all else is, in the old numbers, and that comes later (rule 17, RFC 3501 §7.4.1)."""
+    """Where no EXPUNGE may be told, all else is, in the old numbers (rule 17, RFC 3501 §7.4.1)."""
     truth = holding(10, 20, 30)
     view = looking(truth)
     go(truth, 10, view)
@@ -115,7 +114,7 @@ def test_half_known() -> None:
 
 
 def test_named_but_not_filled() -> None:
-    """What is gone keeps its place among messages of which only the UIDs are known, and what is owed is kept (rule 6)."""
+    """What is gone keeps its place among messages whose flags are unknown, and what is owed is kept (rule 6)."""
     truth = holding(10, 20)
     view = looking(truth)
     truth.exists(6)
@@ -151,6 +150,23 @@ def test_recent_once() -> None:
     alter(truth, 20, b"kw", first, second)
     assert first.flush(truth, expunges=True) == b"* 2 FETCH (FLAGS (kw \\Recent))\r\n"
     assert second.flush(truth, expunges=True) == b"* 2 FETCH (FLAGS (kw))\r\n"
+
+
+def test_recent_late() -> None:
+    """A message that is found to be recent when it was told of already is so to whoever hears first (rule 19)."""
+    truth = holding(10, 20)
+    first, second, reader = looking(truth), looking(truth), looking(truth, read_only=True)
+    truth.recent.add(20)
+    assert reader.flush(truth, expunges=True) == b""
+    assert second.flush(truth, expunges=False) == b"* 1 RECENT\r\n"
+    assert first.flush(truth, expunges=True) == b""
+    assert (first.recents, second.recents, truth.recent) == (set(), {20}, set())
+    alter(truth, 20, b"kw", second)
+    truth.recent.add(10)
+    alter(truth, 10, b"kw", second)
+    assert second.flush(truth, expunges=True) == (
+        b"* 2 FETCH (FLAGS (kw \\Recent))\r\n* 1 FETCH (FLAGS (kw \\Recent))\r\n* 2 RECENT\r\n"
+    )
 
 
 def test_recent_gone() -> None:
@@ -236,7 +252,7 @@ def test_elsewhere_empty() -> None:
 
 @pytest.mark.parametrize("other", [holding(10, 20, validity=b"8"), holding(10, 15, 20), holding(15, 20)])
 def test_elsewhere_another(other: Truth) -> None:
-    """Another UIDVALIDITY, or a UID that was not there among those that were, is another mailbox (rule 24, surprise 4)."""
+    """Another UIDVALIDITY, or a new UID among those that were there, is another mailbox (rule 24, surprise 4)."""
     truth = holding(10, 20)
     assert not parked(truth, looking(truth)).rebase(other)
 

@@ -16,7 +16,7 @@ from imapgate.model.pool_mode import SharingTerms
 from imapgate.session.effects import Failed
 from imapgate.session.link import Link
 from imapgate.sharing.channel import Channel
-from imapgate.sharing.effects import Effect, End, GiveBack, Pinned, Polled, Say, Send, Want
+from imapgate.sharing.effects import Broken, Effect, End, GiveBack, Pinned, Polled, Say, Send, Want
 from imapgate.sharing.seat import Seat
 from imapgate.sharing.share import Share
 from tests.sharing.picture import Picture, Violation
@@ -247,6 +247,9 @@ class World:
             if client.seat is effect.seat:
                 client.over = effect.failure
 
+    def _broken(self, effect: Broken) -> None:
+        assert effect.why
+
     def _pinned(self, effect: Pinned) -> None:
         self.pins.append(effect.reason)
 
@@ -260,6 +263,7 @@ _PERFORM: dict[type, Callable[..., None]] = {
     Want: World._want,
     GiveBack: World._give_back,
     End: World._end,
+    Broken: World._broken,
     Pinned: World._pinned,
     Polled: World._polled,
 }

@@ -2,8 +2,8 @@
 
 Works on the lines of `normal.py`, and knows nothing of servers or the gate.  What is news of the mailbox (EXISTS,
 RECENT, EXPUNGE, FLAGS, PERMANENTFLAGS, flags that were not asked for) is taken out of the transcript, and behind each
-step stands what the client knows then: how many messages, their UIDs and flags as far as it was told.  All else stays
-as it came: results, what FETCH was asked for, completions, and news that cannot be or must not come then (RFC 3501,
+step stands what the client knows then: which messages, their UIDs and flags as far as it was told.  All else stays as
+it came: results, what FETCH was asked for, completions, and news that cannot be or must not come then (RFC 3501,
 section 7.4.1).
 """
 
@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 _STEP = re.compile(r"([2-9]?)(C|S): (.*)", re.DOTALL)
 _COMMAND = re.compile(r"(\S+) ((?:UID )?[A-Z]+)(?: (.*))?", re.IGNORECASE)
+_KEYWORDS = re.compile(r"\* (?:OK \[)?(FLAGS|PERMANENTFLAGS) \(([^()]*)\)")
 _NUMBERED = re.compile(r"\* (\d+) (EXISTS|RECENT|EXPUNGE|FETCH)\b(.*)")
 _PLAIN = re.compile(r" \((?:(?:UID \d+|FLAGS \([^()]*\)|MODSEQ \(<m>\)) ?)+\)")
 _FLAGS_ALONE = re.compile(r"\* \d+ FETCH" + _PLAIN.pattern + r"\Z")
@@ -39,8 +40,13 @@ class Store(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class Message:
-    """What is known of one; ``present`` and ``absent``: flags, where the client knows no more than what it has done."""
+    """What is known of one.
 
+    ``place``: the how manyth it is of all that the client was told of; ``present`` and ``absent``: flags, where the
+    client knows no more than what it has done.
+    """
+
+    place: int
     uid: str = ""
     flags: frozenset[str] | None = None
     present: frozenset[str] = frozenset()
@@ -61,12 +67,12 @@ class Message:
 
     def expects(self, store: Store, flags: frozenset[str]) -> bool:
         """Whether these are the flags that `store` gives it, as far as the client can tell."""
-        after = Message(self.uid, self.flags, self.present, self.absent)
+        after = Message(self.place, self.uid, self.flags, self.present, self.absent)
         after.stored(store)
         return flags == after.flags if after.flags is not None else after.present <= flags <= flags - after.absent
 
     def __str__(self) -> str:
-        known = [f"UID {self.uid}"] if self.uid else []
+        known = [f"#{self.place}"] + ([f"UID {self.uid}"] if self.uid else [])
         if self.flags is not None:
             known.append(_listed(self.flags))
         known += [f"+{flag}" for flag in sorted(self.present)] + [f"-{flag}" for flag in sorted(self.absent)]
@@ -93,6 +99,7 @@ class Picture:
 
     selected: bool = False
     messages: list[Message] = field(default_factory=list)
+    told_of: int = 0
     recent: str = "0"
     keywords: dict[str, str] = field(default_factory=dict)
     pending: dict[str, Command] = field(default_factory=dict)
@@ -108,12 +115,14 @@ class Picture:
     def _begins(self, tag: str) -> None:
         command = self.pending[tag]
         if command.verb in ("SELECT", "EXAMINE"):
-            self.selected, self.messages, self.recent, self.keywords = False, [], "0", {}
+            self.selected, self.messages, self.told_of, self.recent, self.keywords = False, [], 0, "0", {}
         elif command.verb.endswith("STORE") and (store := _STORE.fullmatch(command.arguments)):
             targets = tuple(self._named(store[1], by_uid=command.verb.startswith("UID")))
             self.pending[tag] = command._replace(store=Store(store[2], _flags(store[3])), targets=targets)
 
     def _named(self, sequence: str, *, by_uid: bool) -> Iterator[Message]:
+        if sequence == "$":  # whatever was found before
+            return
         last = self.messages[-1].uid if by_uid and self.messages else str(len(self.messages))
         for part in sequence.replace("*", last or "0").split(","):
             low, _, high = part.partition(":")
@@ -130,9 +139,10 @@ class Picture:
 
     def news(self, line: str) -> str | None:
         """Learn from a response; what of it stays in the transcript."""
-        if line.startswith(("* FLAGS (", "* OK [PERMANENTFLAGS (")):
-            self.keywords[line[2:7].strip()] = _listed(_flags(line[line.index("(") + 1 : line.index(")")]))
+        if found := _KEYWORDS.match(line):
+            self.keywords[found[1]] = _listed(_flags(found[2]))
             return None
+        self.selected &= line != "<closed>"
         if found := _NUMBERED.match(line):
             return self._numbered(line, int(found[1]), found[2], found[3])
         if found := _VANISHED.match(line):
@@ -150,8 +160,12 @@ class Picture:
             self.recent = str(number)
             return None
         if word == "EXISTS":
-            self.messages += [Message() for _ in range(number - known)]
-            return None if number >= known else line
+            if number < known:
+                return line
+            new = range(self.told_of + 1, self.told_of + 1 + number - known)
+            self.messages += map(Message, new)
+            self.told_of += len(new)
+            return None
         if not 0 < number <= known:
             return line
         if word == "EXPUNGE":
@@ -200,7 +214,7 @@ class Picture:
         if not self.selected:
             return []
         words = " ".join(f"{name} {listed}" for name, listed in sorted(self.keywords.items()))
-        known = [f"= {number}: {message}" for number, message in enumerate(self.messages, 1) if str(message)]
+        known = [f"= {number}: {message}" for number, message in enumerate(self.messages, 1)]
         return [f"= {len(self.messages)} messages, {words}", f"= {self.recent} recent", *known]
 
 
