@@ -140,6 +140,10 @@ class Sharing:
                 self.perform(self.share.retire(channel))
         self.perform(self.share.ticked(now))
 
+    def relieve(self) -> None:
+        """Others wait for connections: give back those that nobody needs."""
+        self.perform(self.share.relieve())
+
     def close(self) -> None:
         """Give everything back that nobody needs."""
         self.perform(self.share.close())

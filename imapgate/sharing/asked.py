@@ -36,7 +36,7 @@ _KEYS = {
     b"HEADER": 2,
 }
 """How many arguments a search key has that are no search keys themselves."""
-_NOTHING: tuple[Part, ...] = (b"NOT ALL",)
+_NOTHING: tuple[Part, ...] = (b"(NOT ALL)",)
 _OF_RECENT = frozenset((b"RECENT", b"NEW", b"OLD"))
 
 
@@ -194,7 +194,7 @@ def _search(reading: Reading, view: View, truth: Truth) -> Form | Refusal:
     parts = (*_written(tokens[:begin]), *parts)
     if agrees or verb.startswith(b"UID "):
         return Form(verb, parts)
-    known = b" UID 1:%d" % truth.uids[view.told - 1] if view.told else b" NOT ALL"
+    known = b" UID 1:%d" % truth.uids[view.told - 1] if view.told else b" (NOT ALL)"
     return Form(b"UID " + verb, (*parts, known), by_uid=True)  # what comes meanwhile has no number
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-from imapgate.model.failure import Failure
+from imapgate.model.failure import ANSWERS, Failure
 from imapgate.model.pool_mode import IdleMode
 from imapgate.session.effects import Failed
 from imapgate.sharing.channel import Channel
@@ -23,19 +23,25 @@ from imapgate.sharing.view import View
 Joined = Callable[[Channel | None, Completed, bool], None]
 """Called with the channel (``None``: none is to be had), how the SELECT ended, and whether it was done just now."""
 
-_UNREACHABLE = b"The mail server cannot be reached; try again later"
+REVIVE_FIRST, REVIVE_MOST = 2.0, 60.0
+"""Seconds after which a channel is wanted again for a session that idles, where there was none: at first, at most."""
 GONE = "the mailbox is gone, or another one of its name is there"
 _QUEUE_MOST = 3
 """Commands that wait on one channel before another one is opened for its mailbox."""
 
 
 class Joiner(NamedTuple):
-    """Who wants to look at a mailbox; ``patient``: nobody is to lose a channel for it."""
+    """Who wants to look at a mailbox.
+
+    :ivar patient: nobody is to lose a channel for it
+    :ivar again: the server has gone before while it told the gate what is there
+    """
 
     seat: Seat
     mailbox: Mailbox
     joined: Joined
     patient: bool
+    again: bool = False
 
 
 class Opened(NamedTuple):
@@ -104,7 +110,7 @@ class Attaching:
         mailbox, waiting = joiner.mailbox, [joiner]
 
         def serve(channel: Channel) -> None:
-            lost = partial(self._open_lost, mailbox, waiting)
+            lost = partial(self._open_lost, channel, mailbox, waiting)
             channel.run(Task(channel.select(mailbox, partial(opened, channel)), None, lost, repeats=True))
 
         def opened(channel: Channel | None, completed: Completed) -> None:
@@ -116,7 +122,8 @@ class Attaching:
         def refuse(failed: Failed) -> None:
             there = self.channels.serving(mailbox)
             if not there:
-                opened(None, Completed(b"NO", b" NO [UNAVAILABLE] %b\r\n" % (failed.text or _UNREACHABLE)))
+                completion, code, text = ANSWERS[failed.failure]
+                opened(None, Completed(completion, b" %b [%b] %b\r\n" % (completion, code, failed.text or text)))
                 return
             del self._opening[mailbox]
             for each in waiting:
@@ -126,14 +133,19 @@ class Attaching:
         self._opening[mailbox] = Opened(demand, waiting)
         self.channels.demand(demand)
 
-    def _open_lost(self, mailbox: Mailbox, waiting: list[Joiner]) -> None:
-        """The server has gone while it opened a mailbox: who asked is told, the others ask anew."""
+    def _open_lost(self, channel: Channel, mailbox: Mailbox, waiting: list[Joiner]) -> None:
+        """The server has gone while it opened a mailbox.
+
+        Who asked for that is told, and the others ask anew.  What the gate asks behind it is nobody's fault: once, all
+        ask anew.
+        """
         self._opening.pop(mailbox, None)
-        first, *others = waiting
-        self._end(first.seat, Failure.LOST, "the server went while it selected the mailbox")
-        for each in others:
+        first = waiting[0]
+        if channel.mailbox is None or first.again:
+            self._end(first.seat, Failure.LOST, "the server went while it selected the mailbox")
+        for each in waiting:
             if not each.seat.gone:
-                self._join(each)
+                self._join(each._replace(again=True))
 
     def select(self, seat: Seat, tag: bytes) -> None:
         """Let a session select a mailbox."""
@@ -177,9 +189,15 @@ class Attaching:
 
     def revive(self, seat: Seat) -> None:
         """Have the mailbox of a session that idles looked at again."""
-        if self._idle is IdleMode.SHARE and not seat.reviving:
+        if self._idle is IdleMode.SHARE and not seat.reviving and self.channels.now >= seat.revives:
             seat.reviving = True
-            self.reattach(seat, partial(_revived, seat), partial(_revived, seat), patient=True)
+            self.reattach(seat, partial(self._revived, seat), partial(self._revived, seat), patient=True)
+
+    def _revived(self, seat: Seat, failed: Completed | None = None) -> None:
+        """A session that idles has a channel again, or there is none to be had: it waits longer each time."""
+        seat.reviving = False
+        seat.delay = 0.0 if failed is None else min(REVIVE_MOST, 2 * seat.delay or REVIVE_FIRST)
+        seat.revives = self.channels.now + seat.delay
 
     def moves(self, seat: Seat, channel: Channel) -> bool:
         """Whether a session is to go on elsewhere, since too many wait where it is; it is parked then."""
@@ -242,8 +260,3 @@ class Attaching:
         for each in waiting:
             if each.again is not None and (each.seat is None or not each.seat.gone):
                 each.again()
-
-
-def _revived(seat: Seat, failed: Completed | None = None) -> None:
-    """A session that idles has a channel again, or there is none to be had."""
-    seat.reviving = False

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 
 _RESULT_MOST = 4 * MIB
+_VAIN_MOST = 5
+"""So often a message is asked for of which nothing comes."""
 _FOUND = frozenset((b"SEARCH", b"SORT", b"THREAD", b"ESEARCH"))
 HOLDS_EXPUNGES = frozenset((b"FETCH", b"STORE", b"SEARCH", b"SORT", b"THREAD"))
 """Commands that no EXPUNGE may come with (RFC 3501 §7.4.1, RFC 5256)."""
@@ -331,13 +333,14 @@ class Channel:
 
     def fill(self) -> Script:
         """Ask for what is not known of new messages: by number, so that none can be gone meanwhile."""
-        truth = self.truth
-        while (before := truth.filled) < (count := len(truth)):
-            yield (b"FETCH %d:%d (UID FLAGS)" % (before + 1, count),)
-            if truth.filled == before:  # it is gone already, and that was not said
+        truth, vain = self.truth, 0
+        while (before := truth.filled) < len(truth):
+            yield (b"FETCH %d:%d (UID FLAGS)" % (before + 1, len(truth)),)
+            vain = vain + 1 if truth.filled == before else 0
+            if vain > _VAIN_MOST:
+                raise UpstreamProtocolError("no UID and no flags of a message that is there")
+            if vain:  # it is gone already, which has not been said
                 yield (b"NOOP",)
-                if (truth.filled, len(truth)) == (before, count):
-                    raise UpstreamProtocolError("no UID and no flags of a message that is there")
 
     def perform(self, job: Job) -> Script:
         """A session's command on the mailbox that it has selected here."""

@@ -95,6 +95,11 @@ class Channels:
         return len(self._all)
 
     @property
+    def now(self) -> float:
+        """The time as of the last tick."""
+        return self._out.now
+
+    @property
     def full(self) -> bool:
         """Whether there may be no more of them."""
         return len(self._all) >= self._size
@@ -217,6 +222,12 @@ class Channels:
         for channel in self:
             if channel.vacant:
                 self.settled(channel)
+
+    def give_back_vacant(self) -> None:
+        """Keep none that nobody needs."""
+        for channel in self:
+            if channel.vacant:
+                self.give_back(channel)
 
     def give_back(self, channel: Channel, *, clean: bool = True) -> None:
         """Keep one no longer."""

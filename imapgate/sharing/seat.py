@@ -48,6 +48,7 @@ class Seat:
     :ivar channel: where that is looked at; ``None``: nowhere at present
     :ivar line: a channel that it has for itself, for its errand
     :ivar reviving: it waits for a channel while it idles
+    :ivar revives: when it may want one again, ``delay`` seconds after there was none
     :ivar idling: its session idles
     :ivar pinned: why it has a connection of its own
     :ivar gone: its session is over
@@ -57,8 +58,8 @@ class Seat:
     """
 
     __slots__ = (
-        "_idle_tag", "_intake", "_message", "_share", "busy", "channel", "errand", "gone", "idling", "line",
-        "mailbox", "patience", "pinned", "reviving", "since", "spoken", "view",
+        "_idle_tag", "_intake", "_message", "_share", "busy", "channel", "delay", "errand", "gone", "idling", "line",
+        "mailbox", "patience", "pinned", "revives", "reviving", "since", "spoken", "view",
     )  # fmt: skip
 
     def __init__(self, share: Share, limits: Limits, table: Table, patience: float) -> None:
@@ -74,6 +75,7 @@ class Seat:
         self.errand: Errand | None = None
         self.busy = self.idling = self.gone = self.reviving = False
         self.patience = patience
+        self.delay = self.revives = 0.0
         self.pinned = ""
         self.since = self.spoken = share.now
 

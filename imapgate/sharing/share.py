@@ -138,6 +138,10 @@ class Share:
         self._out.now = now
         return self._doing(self._tick)
 
+    def relieve(self) -> list[Effect]:
+        """Others wait for connections: keep none that nobody needs."""
+        return self._doing(self._channels.give_back_vacant)
+
     def poll(self) -> list[Effect]:
         """Look at the mailboxes of idling sessions that have no channel; ``Polled`` follows."""
         return self._doing(self._poll)
@@ -468,9 +472,7 @@ class Share:
                 return
         self._polling = self._looker = None
         if self.terms.idle is IdleMode.POLL:
-            for channel in self._channels:
-                if channel.vacant:
-                    self._channels.give_back(channel)
+            self._channels.give_back_vacant()
         self._out.effect(Polled())
 
     def _polled(self, mailbox: Mailbox, channel: Channel | None, completed: Completed, fresh: bool) -> None:

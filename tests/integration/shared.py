@@ -22,13 +22,14 @@ from tests.integration.gate import Gate, gate_for
 from tests.integration.servers import Server, wait_until
 from tests.integration.wire import Wire
 
+_TABLES = ("auth", "audit", "extra_verbs", "limits", "plugin", "environment")
 LOST = b"* BYE [UNAVAILABLE] The mail server closed the connection\r\n"
 
 
 @contextmanager
 def sharing(server: Server, **more: Any) -> Iterator[Gate]:
     """A gate that shares; keywords that name no table are the upstream's. Nothing may have failed unexpectedly."""
-    tables = {name: more.pop(name) for name in ("auth", "audit", "limits", "plugin", "environment") if name in more}
+    tables = {name: more.pop(name) for name in _TABLES if name in more}
     with gate_for(server, upstream={"pool_mode": "shared", **more}, admin=ADMIN, **tables) as gate:
         yield gate
         assert "Traceback" not in gate.log(), gate.log()[-5000:]

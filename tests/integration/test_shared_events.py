@@ -40,7 +40,7 @@ DIALOGUE = [
     b"CLOSE", b"GETQUOTAROOT INBOX", b"NAMESPACE", b"SUBSCRIBE there", b"UNSUBSCRIBE there",
     b"FETCH 1 FLAGS", b"NOSUCH", b"STATUS nowhere (MESSAGES)",
 ]  # fmt: skip
-_OWN = re.compile(r"(?:time|seq|hash|prev|duration|client\.port|listener|session\.id|.*uid_validity|session\.octets_.*)\Z")
+_OWN = re.compile(r"(?:chain|time|seq|hash|prev|duration|client\.port|listener|session\.id|.*uid_validity|session\.octets_.*)\Z")
 """What is another one in each session."""
 
 

@@ -11,7 +11,7 @@ from tests.integration.conftest import User
 from tests.integration.ctl import ctl
 from tests.integration.gate import Gate
 from tests.integration.servers import Dovecot, Server, wait_until
-from tests.integration.shared import channels, clients, counts, selected, settled, sharing, store
+from tests.integration.shared import channels, clients, counts, selected, sharing, store
 
 NewUser = Callable[..., User]
 MESSAGE = b"From: a@example.org\r\nSubject: one\r\n\r\nHello.\r\n"
@@ -50,17 +50,22 @@ def test_pins(gate: Gate, server: Server, user: NewUser, commands: tuple[bytes, 
         other, quiet = clients(stack, gate, someone, 2, b"SELECT INBOX")
         (wire,) = clients(stack, gate, someone, 1)
         before = counts(gate)
+        if server.name == "courier" and b"ENABLE CONDSTORE" in commands:  # it has none
+            reason = ""
         for command in commands:
             assert pins(gate, someone) == []
             wire.command(command)
-        assert pins(gate, someone) == [reason]
+        assert pins(gate, someone) == [reason] * bool(reason)
+        if not reason:
+            return
         name = "pinned_" + reason.replace(" ", "_")
         assert counts(gate)[name] == before.get(name, 0) + 1
         assert counts(gate)["pinned"] == before["pinned"] + 1
         rows = channels(gate, someone)
         assert [row["state"] for row in rows].count("pinned") == 1
         assert [row["sessions"] for row in rows if row["state"] != "pinned" and row["mailbox"]] == [2]
-        wire.ok(b"SELECT INBOX") if commands[0].split()[0] in (b"ENABLE", b"STATUS", b"XFOO") else None
+        if not wire.command(b"FETCH 1 (UID)")[-1].split()[1] == b"OK":
+            wire.ok(b"SELECT INBOX")
         assert b"UID 1" in b"".join(wire.ok(b"FETCH 1 (UID)"))
         other.ok(b"STORE 1 +FLAGS (\\Flagged)")
         wire.ok(b"NOOP")
@@ -94,15 +99,22 @@ def test_idle_relayed(server: Server, user: NewUser) -> None:
 
 
 def test_more_than_may_be(dovecot: Dovecot, user: NewUser) -> None:
-    """Where all of a user's connections are pinned a further command waits for one, and is refused; a share goes on."""
+    """Where all of a user's connections are pinned a command of another session is refused, until one is free again."""
     someone = user(dovecot)
     store(someone, MESSAGE)
-    with sharing(dovecot, pool_size=2, pool_wait="1s") as gate, ExitStack() as stack:
-        (pinned,) = clients(stack, gate, someone, 1, b"SELECT INBOX", b"ENABLE CONDSTORE")
-        first, second = clients(stack, gate, someone, 2, b"SELECT INBOX")
-        assert second.command(b"ENABLE CONDSTORE")[-1].split(b" ", 1)[1].startswith((b"OK", b"NO [UNAVAILABLE] "))
-        assert len(channels(gate, someone)) <= 2
-        pinned.ok(b"NOOP")
-        pinned.logout()
-        settled(gate, someone, len(channels(gate, someone)))
-        first.ok(b"FETCH 1 FLAGS")
+    busy = b"NO [UNAVAILABLE] All connections to the mail server are in use; try again later\r\n"
+    with sharing(dovecot, pool_size=3, pool_wait="1s") as gate, ExitStack() as stack:
+        first, second, third, fourth = clients(stack, gate, someone, 4, b"SELECT INBOX")
+        first.ok(b"ENABLE CONDSTORE")
+        second.ok(b"ENABLE CONDSTORE")
+        assert pins(gate, someone) == ["ENABLE", "ENABLE"]
+        for _ in range(2):
+            assert third.command(b"FETCH 1 (UID)", tag=b"a") == [b"a " + busy]
+            assert fourth.command(b"ENABLE CONDSTORE", tag=b"b") == [b"b " + busy]
+        for wire in (first, second):
+            wire.ok(b"NOOP")
+        third.send(b"c FETCH 1 (UID)\r\n")
+        first.logout()
+        assert b"c OK" in third.until_tagged(b"c")[-1]
+        fourth.ok(b"FETCH 1 (UID)")
+        assert len(selected(gate, someone)) == 2

@@ -1,4 +1,4 @@
-"""A session that takes nothing where mailboxes are shared: who waits for it, how long, and what it is told then (A42)."""
+"""A session that takes nothing where mailboxes are shared: who waits for it, how long, what it is told then (A42)."""
 
 from __future__ import annotations
 

@@ -218,13 +218,15 @@ def test_new_while_it_is_asked_for(play: Play) -> None:
 
 
 def test_nothing_is_said_of_a_message(play: Play) -> None:
-    """A server that says nothing of a message that is there, though asked, is not believed any more."""
+    """A server that says nothing of a message that is there, though asked again and again, is not believed any more."""
+    asked = "\n".join(["1> ~ FETCH 4:4 (UID FLAGS)\n1< ~ OK Done\n1> ~ NOOP\n1< ~ OK Done"] * 5)
     play()(rf"""
         {both()}
         A> a1 NOOP
         1> ~ NOOP
         1< * 4 EXISTS
         1< ~ OK Done
+        {asked}
         1> ~ FETCH 4:4 (UID FLAGS)
         1< ~ OK Done
         A: ends protocol

@@ -95,8 +95,9 @@ class Command(NamedTuple):
 
 @dataclass(slots=True)
 class Picture:
-    """One connection's."""
+    """One connection's; ``echoes``: what a silent STORE has done is told all the same."""
 
+    echoes: bool = False
     selected: bool = False
     messages: list[Message] = field(default_factory=list)
     told_of: int = 0
@@ -188,7 +189,9 @@ class Picture:
                 message.told(flags)
         if not _PLAIN.fullmatch(rest) or not said:
             return line
-        if expected or not any(each.asks_for_flags for each in self.pending.values()):
+        if expected:
+            return None if self.echoes else line
+        if not any(each.asks_for_flags for each in self.pending.values()):
             return None
         words = " ".join(sorted(said[1].split()))
         return f"* {number} FETCH{rest[: said.start(1)]}{words}{rest[said.end(1) :]}"
@@ -226,7 +229,7 @@ def _listed(flags: frozenset[str]) -> str:
     return f"({' '.join(sorted(flags))})"
 
 
-def pictured(lines: list[str], *, late: bool = False) -> list[str]:
+def pictured(lines: list[str], *, late: bool = False, echoes: bool = False) -> list[str]:
     """A transcript with what each client knows behind each step.
 
     Where one step ends several commands, their answers may have come in any order (RFC 3501, section 5.5).
@@ -234,10 +237,11 @@ def pictured(lines: list[str], *, late: bool = False) -> list[str]:
     Of equal FETCH responses with flags alone one is kept: a server may say them once more, or once for two commands.
 
     :param late: the picture is shown only behind commands that ask for news
+    :param echoes: where STORE is asked to be silent, it does not matter whether the flags that it gives are told
     """
     result: list[str] = []
     pictures: dict[str, Picture] = {}
-    picture, kept, verbs = Picture(), list[str](), list[str]()
+    picture, kept, verbs = Picture(echoes), list[str](), list[str]()
 
     def end_step() -> None:
         body = sorted(kept) if len(verbs) > 1 else list(kept)
@@ -252,7 +256,7 @@ def pictured(lines: list[str], *, late: bool = False) -> list[str]:
         step = None if line.startswith("    ") else _STEP.match(line)
         if step:
             end_step()
-            picture = pictures.setdefault(step[1], Picture())
+            picture = pictures.setdefault(step[1], Picture(echoes))
             for sent in step[3].split("<CR><LF>") if step[2] == "C" else ():
                 picture.sent(sent)
             result.append(line)
