@@ -108,16 +108,23 @@ class Attaching:
 
     def _open(self, joiner: Joiner) -> None:
         mailbox, waiting = joiner.mailbox, [joiner]
+        asked = 0  # so many had come when the server was asked; what it said is old to the others
 
         def serve(channel: Channel) -> None:
+            nonlocal asked
+            asked = len(waiting)
             lost = partial(self._open_lost, channel, mailbox, waiting)
             channel.run(Task(channel.select(mailbox, partial(opened, channel)), None, lost, repeats=True))
 
         def opened(channel: Channel | None, completed: Completed) -> None:
             self._opening.pop(mailbox, None)
-            for each in waiting:
-                if not each.seat.gone:
+            for place, each in enumerate(waiting):
+                if each.seat.gone:
+                    continue
+                if channel is None or place < asked:
                     each.joined(channel, completed, True)
+                else:
+                    self._join(each)
 
         def refuse(failed: Failed) -> None:
             there = self.channels.serving(mailbox)

@@ -191,9 +191,8 @@ class Channel:
         self._send(self, b"DONE\r\n")
 
     def refresh(self) -> None:
-        """Begin IDLE anew, before the server takes it for an absence (RFC 2177)."""
-        if self.idle is Idle.IDLING:
-            self._end_idle()
+        """Begin the IDLE that goes on anew, before the server takes it for an absence (RFC 2177)."""
+        self._end_idle()
 
     def _step(self, completed: Completed | None) -> None:
         """Let the script go on."""
@@ -249,7 +248,11 @@ class Channel:
         if self._gathered:
             self._gather(piece, whole, said)
         elif self._passing or self.numbered.shown:
-            said.append(piece)
+            self._sink(said).append(piece)
+
+    def _sink(self, said: list[bytes]) -> list[bytes]:
+        """Where the rest of a line goes that is passed on."""
+        return said if self._lines is None else self._lines
 
     def _text(self, piece: bytes, whole: bool, said: list[bytes]) -> None:
         if self._gathered or self._passing:  # its end, and perhaps more behind it
@@ -258,7 +261,7 @@ class Channel:
             if self._gathered:
                 self._gather(piece[:end], ends, said)
             else:
-                said.append(piece[:end])
+                self._sink(said).append(piece[:end])
                 self._passing = not ends
             piece = piece[end:]
         if piece:
@@ -283,6 +286,7 @@ class Channel:
             self.link.capabilities = capabilities(line) or self.link.capabilities
         if self._lines is not None:
             self._lines.append(line)
+            self._passing = not whole
         elif self._job is not None:
             if word in _FOUND and self._found is not None:
                 self._gather(line, whole, said)

@@ -186,13 +186,7 @@ class Channels:
         elif not demand.patient:
             quiet = [channel for channel in self._all if channel.ready and not channel.busy]
             if quiet:
-                self._steal(min(quiet, key=lambda channel: (channel.idlers, channel.since)))
-
-    def _steal(self, channel: Channel) -> None:
-        """Free a channel of those who look at it."""
-        self._retire(channel)
-        if channel.vacant and channel.mailbox is not None:
-            channel.run(Task(channel.deselect()))
+                self._retire(min(quiet, key=lambda channel: (channel.idlers, channel.since)))
 
     # --- keeping and giving back ----------------------------------------------------------------------
 
@@ -232,10 +226,10 @@ class Channels:
     def give_back(self, channel: Channel, *, clean: bool = True) -> None:
         """Keep one no longer."""
         link = channel.link
+        assert link is not None
         self.remove(channel)
-        if link is not None:
-            link.scanner.fine = False
-            clean = clean and link.scanner.clean and channel.idle is Idle.NONE
+        link.scanner.fine = False
+        clean = clean and link.scanner.clean and channel.idle is Idle.NONE
         self._out.effect(GiveBack(channel, clean, channel.mailbox is not None))
 
     def ticked(self, patience: float) -> list[Channel]:

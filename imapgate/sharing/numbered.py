@@ -159,13 +159,15 @@ class Numbered:
         return b""
 
     def _expunge(self, number: int) -> None:
-        truth = self._truth
-        unknown = 0 in truth.uids[truth.filled : number]  # where a ghost stands is known by the UIDs before it
-        uid = truth.expunge(number)
+        truth, index = self._truth, number - 1
+        unsure = 0 in truth.uids[truth.filled : index]  # where a ghost stands is known by the UIDs before it
+        ghost: float = truth.expunge(number)
+        if not ghost and not unsure:  # its UID was never said; it stood here
+            ghost = (truth.uids[index - 1] if index else 0) + 0.5
         for view in self._views:
-            if unknown and number <= view.told:
+            if unsure and number <= view.told:
                 raise UpstreamProtocolError("EXPUNGE of a message of which nothing more was known")
-            view.expunged(number - 1, uid)
+            view.expunged(index, ghost)
 
     # --- FETCH ----------------------------------------------------------------------------------------
 

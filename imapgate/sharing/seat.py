@@ -119,7 +119,8 @@ class Seat:
             self._end_idle()
         elif isinstance(event, takes.Prompt):
             self.say(PROMPT)
-        elif isinstance(event, takes.Refused):
+        else:
+            assert isinstance(event, takes.Refused)
             self.say(b"%b %b %b\r\n" % (event.tag, event.completion, event.text.encode()))
 
     def _command(self, command: Command) -> None:

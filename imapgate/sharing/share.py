@@ -324,13 +324,14 @@ class Share:
 
     def write(self, seat: Seat) -> None:
         """Do what the errand of a session wants to be written."""
-        if seat.errand is not None and seat.line is not None:
-            self._out.writes(seat, seat.line, seat.errand.take_writes())
+        assert seat.errand is not None
+        assert seat.line is not None
+        self._out.writes(seat, seat.line, seat.errand.take_writes())
 
     def lend_octets(self, seat: Seat, data: bytes) -> None:
         """Octets of a message go to the connection that a session has for itself."""
-        if seat.line is not None:
-            self._out.send(seat.line, data)
+        assert seat.line is not None
+        self._out.send(seat.line, data)
 
     def pin(self, seat: Seat, reason: str, event: takes.Complete | takes.MessageBegins) -> None:
         """Give a session a connection of its own, for good, with what it has selected."""
@@ -380,7 +381,8 @@ class Share:
         try:
             if seat is None:
                 channel.received(data)
-            elif seat.errand is not None:
+            else:
+                assert seat.errand is not None
                 seat.errand.received(data)
                 self.write(seat)
                 self.turn(seat)
@@ -442,8 +444,7 @@ class Share:
     def _tick(self) -> None:
         now = self.now
         for channel in self._channels.ticked(self._limits.upstream_first_byte_slow):
-            if not channel.closed:
-                self._give_up(channel, Failure.TIMED_OUT, "it owes an answer, and says nothing")
+            self._give_up(channel, Failure.TIMED_OUT, "it owes an answer, and says nothing")
         self._channels.refuse_late()
         self._channels.supply()
         for seat in list(self.seats):

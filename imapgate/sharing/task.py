@@ -51,6 +51,9 @@ class Mailbox(NamedTuple):
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Mailbox) and self[:2] == other[:2]
 
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
     def __hash__(self) -> int:
         return hash(self[:2])
 

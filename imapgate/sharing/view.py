@@ -16,7 +16,8 @@ class View:
     """One session's picture of the selected mailbox.
 
     :ivar told: so many messages of the truth, from its first, the session knows
-    :ivar ghosts: UIDs of messages, ascending, that are gone, and that the session was not told to be
+    :ivar ghosts: UIDs of messages, ascending, that are gone, and that the session was not told to be; one that had
+        none yet stands between its neighbours' UIDs
     :ivar changed: UIDs of messages whose flags it is owed
     :ivar recents: UIDs of the messages that are recent to this session, and to no other
     :ivar announced: the lines FLAGS and PERMANENTFLAGS that it was told last
@@ -28,8 +29,8 @@ class View:
     def __init__(self, *, read_only: bool) -> None:
         self.read_only = read_only
         self.told = 0
-        self.ghosts: list[int] = []
-        self.changed: dict[int, None] = {}
+        self.ghosts: list[float] = []
+        self.changed: dict[float, None] = {}
         self.recents: set[int] = set()
         self._recent = 0  # so many it was told
         self.announced: tuple[bytes, ...] = ()
@@ -63,7 +64,7 @@ class View:
 
     # --- what happens ---------------------------------------------------------------------------------
 
-    def expunged(self, index: int, uid: int) -> None:
+    def expunged(self, index: int, uid: float) -> None:
         """A message is gone from the truth."""
         if index < self.told:
             self.told -= 1

@@ -263,3 +263,18 @@ def test_replace_pins(play: Play) -> None:
         A: pinned REPLACE
         1> ~ REPLACE 1 INBOX {{1}}
         """)
+
+
+def test_into_another_ones_mailbox(play: Play) -> None:
+    """Who does not idle in the mailbox hears of the message when it asks."""
+    play()(f"""
+        {begins(0)}
+        B: sits
+        B> b1 APPEND INBOX {{1+}}
+        B> x
+        2> ~ APPEND INBOX {{1}}
+        2< + OK
+        2> x
+        2< ~ OK Done
+        B< b1 OK Done
+        """)

@@ -282,10 +282,10 @@ def test_search_with_a_literal(play: Play) -> None:
         """)
 
 
-def test_long_result(play: Play) -> None:
+def test_long_result() -> None:
     """A result is mapped whole, in however many pieces it comes; one that never ends is not waited for."""
     much = "2 " * 50_000
-    play()(rf"""
+    Bench()(rf"""
         {begins()}
         A> a1 SEARCH ALL
         1> ~ SEARCH ALL
@@ -454,3 +454,93 @@ def test_many_wait(play: Play) -> None:
         D< d1 OK Done
         """)
     assert bench.counts == {"opened": 1, "joined": 4, "parked": 1, "reattached": 1}
+
+
+def test_literal_in_a_result(play: Play) -> None:
+    """A result is whole when its line is, whatever stands in it."""
+    play()(f"""
+        {begins()}
+        A> a1 SEARCH RETURN (COUNT) ALL
+        1> ~ SEARCH RETURN (COUNT) ALL
+        1< * ESEARCH (TAG {{1}}
+        1< x) COUNT 3
+        1< ~ OK Done
+        A< * ESEARCH (TAG "a1") COUNT 3
+        A< a1 OK Done
+        """)
+
+
+def test_keywords(play: Play) -> None:
+    """New keywords are told at once to whoever runs a command, before what needs them, and later to the others."""
+    bench = play()
+    bench(
+        rf"""
+        {both()}
+        A> a1 STORE 1 +FLAGS (new)
+        1> ~ STORE 1 +FLAGS (new)
+        1< * FLAGS (\Seen new)
+        1< * 1 FETCH (FLAGS (\Seen new))
+        1< ~ OK Done
+        A< * FLAGS (\Seen new)
+        A< * 1 FETCH (FLAGS (\Seen new))
+        A< a1 OK Done
+        B> b1 IDLE
+        B< + idling
+        B< * OK [PERMANENTFLAGS (\Answered \Flagged \Deleted \Seen \Draft)] Limited
+        B< * FLAGS (\Seen new)
+        B< * 1 FETCH (FLAGS (\Seen new))
+        1> ~ IDLE
+        1< + idling
+        1< * FLAGS (\Seen new more)
+        1< * X of which nobody {{1}}
+        1< knows what it is
+        B< * OK [PERMANENTFLAGS (\Answered \Flagged \Deleted \Seen \Draft)] Limited
+        B< * FLAGS (\Seen new more)
+        """
+    )
+
+
+def test_left_in_the_middle(play: Play) -> None:
+    """What is said to a session that has left in the middle of its command nobody hears; the others hear the rest."""
+    play()(rf"""
+        {both()}
+        A> a1 FETCH 1 BODY[]
+        1> ~ FETCH 1 BODY[]
+        1< * 1 FETCH (BODY[] {{3}}
+        A< * 1 FETCH (BODY[] {{3}}
+        A: leaves
+        1< x
+        1<  FLAGS (\Draft))
+        1< ~ OK Done
+        B> b1 NOOP
+        1> ~ NOOP
+        1< ~ OK Done
+        B< * 1 FETCH (FLAGS (\Draft))
+        B< b1 OK Done
+        """)
+
+
+def test_behind_what_is_to_go(play: Play) -> None:
+    """A connection that is to go goes when all is done that waits there; who has used it until then goes elsewhere."""
+    bench = play(size=1)
+    bench(f"""
+        {begins(0)}
+        B: sits
+        2: clean
+        A> a1 NOOP
+        1> ~ NOOP
+        B> b1 LIST "" *
+        A> a2 NOOP
+        1: expires
+        1< ~ OK Done
+        A< a1 OK Done
+        1> ~ LIST "" *
+        """)
+    job = bench.channels["1"].job
+    assert job is not None
+    assert job.seat is bench.seats["B"]
+    bench("""
+        1< ~ OK Done
+        B< b1 OK Done
+        1: selected
+        """)

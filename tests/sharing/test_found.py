@@ -152,10 +152,14 @@ def test_grown_by_uid() -> None:
     assert found.line(b"SEARCH", b"* SEARCH\r\n", b"c1") == b"* SEARCH\r\n"
     assert found.line(b"SEARCH", b"* SEARCH 30\r\n", b"c1") == b"* 3 EXISTS\r\n* 0 RECENT\r\n* SEARCH 30\r\n"
     assert found.line(b"SEARCH", b"* SEARCH 40\r\n", b"c1") == b"* SEARCH 40\r\n"
-    first = View(read_only=False)
-    line = b'* ESEARCH (TAG "g1") UID MIN 10\r\n'
-    assert Found(first, truth, by_uid=False, uids=True).line(b"ESEARCH", line, b"c1") == (
-        b'* 3 EXISTS\r\n* 0 RECENT\r\n* ESEARCH (TAG "c1") UID MIN 10\r\n'
+
+
+def test_first_of_all() -> None:
+    """A session that knew of no message is told of the first one, UID 1, before it is shown (rule 11)."""
+    truth = holding(1, 5)
+    line = b'* ESEARCH (TAG "g1") UID MIN 1\r\n'
+    assert Found(View(read_only=False), truth, by_uid=False, uids=True).line(b"ESEARCH", line, b"c1") == (
+        b'* 2 EXISTS\r\n* 0 RECENT\r\n* ESEARCH (TAG "c1") UID MIN 1\r\n'
     )
 
 

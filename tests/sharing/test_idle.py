@@ -88,12 +88,11 @@ def test_a_command_meanwhile(play: Play) -> None:
 
 def test_done_while_it_is_asked_for(play: Play) -> None:
     """Who no longer idles when a message is known hears of it at its next command."""
-    play()(
-        r"""
-        %s
+    play()(rf"""
+        {begins()}
         A> a1 IDLE
         A< + idling
-        %s
+        {IDLE}
         1< * 4 EXISTS
         1> DONE
         A> DONE
@@ -107,9 +106,7 @@ def test_done_while_it_is_asked_for(play: Play) -> None:
         1> ~ IDLE
         A< * 4 EXISTS
         A< * 0 RECENT
-        """
-        % (begins(), IDLE)
-    )
+        """)
 
 
 def test_what_is_owed_is_told_at_once(play: Play) -> None:
@@ -264,7 +261,7 @@ def test_server_without_idle(play: Play) -> None:
 
 
 def test_poll(play: Play) -> None:
-    """Nobody idles at the server: the mailboxes of those who do are looked at in turn, and the connection given back."""
+    """Nobody idles at the server: the mailboxes of those who do are looked at in turn, on one connection."""
     play(idle=IdleMode.POLL)(rf"""
         {both()}
         A> a1 IDLE
@@ -425,5 +422,56 @@ def test_poll_that_is_refused(play: Play) -> None:
         1: selected
         2< ~ NO No such mailbox
         2: clean
+        : polled
+        """)
+
+
+def test_owed_before_poll(play: Play) -> None:
+    """What a session is owed when it begins to idle is told before its connection is given up."""
+    play(idle=IdleMode.POLL)(f"""
+        {both()}
+        A> a1 EXPUNGE
+        1> ~ EXPUNGE
+        1< * 3 EXPUNGE
+        1< ~ OK Done
+        A< * 3 EXPUNGE
+        A< a1 OK Done
+        B> b1 IDLE
+        B< + idling
+        B< * 3 EXPUNGE
+        """)
+
+
+def test_poll_of_a_mailbox_that_was_left(play: Play) -> None:
+    """A mailbox in which nobody idles any more when its turn comes is not looked at."""
+    play(idle=IdleMode.POLL)(f"""
+        {both(0)}
+        A> a1 IDLE
+        A< + idling
+        B> b1 UNSELECT
+        B< b1 OK Unselect completed
+        1: selected
+        {opens(0, "B", "2", name="other")}
+        B> b2 IDLE
+        B< + idling
+        : poll
+        2> ~ SELECT INBOX
+        B: leaves
+        {selected(0, "2")}
+        2< ~ OK [READ-WRITE] Done
+        2: selected
+        : polled
+        """)
+
+
+def test_poll_beside_a_shared_idle(play: Play) -> None:
+    """Where connections idle, one is looked for those who wait for theirs, and kept."""
+    play(size=1)(f"""
+        {begins(0)}
+        A> a1 IDLE
+        A< + idling
+        1> ~ IDLE
+        1< + idling
+        : poll
         : polled
         """)

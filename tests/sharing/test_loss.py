@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from tests.sharing.bench import begins, both, looked, opened, opens, selected
 from tests.sharing.conftest import Play
 
@@ -40,6 +38,7 @@ def test_one_of_many(play: Play) -> None:
         2< * 2 FETCH (UID 12 FLAGS (\Seen))
         2< * 3 FETCH (UID 13 FLAGS ())
         2< ~ OK Done
+        {looked("2")}
         2> ~ NOOP
         2< ~ OK Done
         C< * 3 FETCH (FLAGS ())
@@ -84,7 +83,7 @@ def test_while_it_is_opened(play: Play) -> None:
 
 
 def test_while_it_is_filled(play: Play) -> None:
-    """That is a part of opening it; who has left meanwhile asks for nothing."""
+    """What the gate asks behind a SELECT is nobody's fault: all ask anew, once; who has left asks for nothing."""
     play()(f"""
         A: sits
         B: sits
@@ -97,6 +96,13 @@ def test_while_it_is_filled(play: Play) -> None:
         1> ~ FETCH 1:1 (UID FLAGS)
         B: leaves
         1: lost
+        3: wanted
+        3: opens
+        3> ~ SELECT INBOX
+        {selected(1, "3")}
+        3< ~ OK [READ-WRITE] Done
+        3> ~ FETCH 1:1 (UID FLAGS)
+        3: lost
         A: ends lost
         """)
 
@@ -148,6 +154,7 @@ def test_while_it_idles(play: Play) -> None:
         B< + idling
         1: lost
         {opened(3, "2")}
+        {looked("2")}
         2> ~ IDLE
         """)
 
@@ -172,6 +179,7 @@ def test_while_others_wait(play: Play) -> None:
         2> ~ EXPUNGE
         2< ~ OK Done
         B< b1 OK Close completed
+        {looked("2")}
         2> ~ UID STORE 11 FLAGS ()
         """)
 
@@ -366,3 +374,49 @@ def test_after_its_end(play: Play) -> None:
     assert share.empty
     assert share.said(seat, b"a1 NOOP\r\n") == share.leave(seat) == []
     assert share.received(channel, b"* BYE\r\n") == share.lost(channel) == share.retire(channel) == []
+
+
+def test_left_while_it_is_opened(play: Play) -> None:
+    """When the session has left that asked for a mailbox, no other one is told of the loss."""
+    play()(f"""
+        A: sits
+        B: sits
+        2: clean
+        A> a1 SELECT INBOX
+        1> ~ SELECT INBOX
+        B> b1 SELECT INBOX
+        A: leaves
+        1: lost
+        3: wanted
+        3: opens
+        {opened(0, "3")}
+        {selected(0, "B")}
+        B< b1 OK [READ-WRITE] Done
+        """)
+
+
+def test_left_before_it_joins(play: Play) -> None:
+    """A session that leaves while the mailbox is looked at that it was to join joins nothing."""
+    bench = play()
+    bench(f"""
+        {begins()}
+        B: sits
+        B> b1 SELECT INBOX
+        1> ~ NOOP
+        B: leaves
+        1< ~ OK Done
+        1> ~ STATUS INBOX (UIDVALIDITY UIDNEXT)
+        1< ~ OK Done
+        """)
+    assert list(bench.channels["1"].views.values()) == [bench.seats["A"]]
+
+
+def test_told_of_what_is_not_known(play: Play) -> None:
+    """A session that, for whatever reason, was told of more than is known cannot go on elsewhere."""
+    bench = play()
+    bench(begins())
+    view = bench.seats["A"].view
+    assert view is not None
+    view.told = 4
+    bench("1: expires\nA: ends lost\n1: selected")
+    assert bench.why["A"] == "it was told of messages of which not all is known"

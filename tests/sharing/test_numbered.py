@@ -159,7 +159,19 @@ def test_expunge_of_the_unknown() -> None:
     second.wish()
     second.hears(b"* 6 FETCH (X 1)\r\n")
     with pytest.raises(UpstreamProtocolError, match="nothing more was known"):
-        second.hears(b"* 5 EXPUNGE\r\n")
+        second.hears(b"* 6 EXPUNGE\r\n")
+
+
+def test_expunge_of_the_next() -> None:
+    """Behind all that is known it is clear where a message stood, though its UID was never said (rule 6)."""
+    wire = four()
+    wire.wish()
+    wire.hears(b"* 5 FETCH (X 1)\r\n* 6 EXISTS\r\n* 5 EXPUNGE\r\n")
+    assert len(wire.view) == 5
+    assert len(wire.view.ghosts) == 1
+    wire.hears(b"* 5 FETCH (UID 60 FLAGS ())\r\n")
+    arrived = b"* 5 EXISTS\r\n* 0 RECENT\r\n"
+    assert wire.owed() == (b"* 5 EXPUNGE\r\n" + arrived, arrived)
 
 
 def test_expunge_of_the_half_known() -> None:

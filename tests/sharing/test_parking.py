@@ -264,11 +264,21 @@ def test_looked_for_again(play: Play) -> None:
         2: wanted
         2: refused
         : 1
-        3: wanted
         : 2
-        3: opens
-        {opened(3, "3")}
-        3> ~ IDLE
+        3: wanted
+        3: refused
+        : 5
+        : 6
+        4: wanted
+        4: opens
+        {opened(3, "4")}
+        4> ~ IDLE
+        4: lost
+        5: wanted
+        5: refused
+        : 7
+        : 8
+        6: wanted
         """)
 
 

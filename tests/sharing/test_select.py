@@ -69,7 +69,7 @@ def test_joined(play: Play) -> None:
         1> ~ FETCH 3:3 (UID FLAGS)
         1< * 3 FETCH (UID 13 FLAGS (\Recent))
         1< ~ OK Done
-        1> ~ STATUS INBOX (UIDVALIDITY UIDNEXT)
+        1> ~ STATUS inbox (UIDVALIDITY UIDNEXT)
         1< * STATUS INBOX (UIDVALIDITY 7 UIDNEXT 14)
         1< ~ OK [CLIENTBUG] Done
         B< * FLAGS (\Answered \Flagged \Deleted \Seen \Draft)
@@ -92,7 +92,7 @@ def test_joined(play: Play) -> None:
 
 
 def test_while_it_is_opened(play: Play) -> None:
-    """Who selects a mailbox that is being opened waits for it, and costs the server nothing."""
+    """Who selects a mailbox that is being opened waits for it; it is looked at again, since what was said is old."""
     play()(f"""
         A: sits
         B: sits
@@ -104,13 +104,14 @@ def test_while_it_is_opened(play: Play) -> None:
         1< ~ OK [READ-WRITE] Done
         {selected(0, "A")}
         A< a1 OK [READ-WRITE] Done
+        {looked(following=11)}
         {selected(0, "B")}
         B< b1 OK [READ-WRITE] Done
         """)
 
 
 def test_refused_while_it_is_opened(play: Play) -> None:
-    """All who wait for it are told NO, and have nothing selected."""
+    """Who waits for one that cannot be opened asks again, since it may be there by now."""
     play()("""
         A: sits
         B: sits
@@ -120,6 +121,8 @@ def test_refused_while_it_is_opened(play: Play) -> None:
         B> b1 SELECT nowhere
         1< ~ NO [NONEXISTENT] No such mailbox
         A< a1 NO [NONEXISTENT] No such mailbox
+        1> ~ SELECT nowhere
+        1< ~ NO [NONEXISTENT] No such mailbox
         B< b1 NO [NONEXISTENT] No such mailbox
         A> a2 CHECK
         A< a2 BAD CHECK: select a mailbox first
@@ -285,4 +288,35 @@ def test_literal_name(play: Play) -> None:
         1< ~ OK [READ-WRITE] Done
         {selected(0, "A")}
         A< a1 OK [READ-WRITE] Done
+        """)
+
+
+def test_other_lines(play: Play) -> None:
+    """What the server says besides, when it selects, is no part of it."""
+    play()(f"""
+        A: sits
+        A> a1 SELECT INBOX
+        1> ~ SELECT INBOX
+        1< * NO Beware
+        {selected(0, "1")}
+        1< ~ OK [READ-WRITE] Done
+        {selected(0, "A")}
+        A< a1 OK [READ-WRITE] Done
+        """)
+
+
+def test_literal_in_status(play: Play) -> None:
+    """A name that comes back as a literal hides nothing: another UIDVALIDITY is seen."""
+    play()(f"""
+        {begins(0)}
+        B: sits
+        B> b1 SELECT INBOX
+        1> ~ NOOP
+        1< ~ OK Done
+        1> ~ STATUS INBOX (UIDVALIDITY UIDNEXT)
+        1< * STATUS {{5}}
+        1< INBOX (UIDVALIDITY 8 UIDNEXT 11)
+        1< ~ OK Done
+        1: selected
+        2> ~ SELECT INBOX
         """)

@@ -2,6 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from imapgate.limits import Limits
+from imapgate.model.failure import Failure
+from imapgate.session.effects import Failed
+from imapgate.session.link import Link
+from imapgate.sharing.channel import Channel
+from imapgate.sharing.channels import Channels, Demand
+from imapgate.sharing.effects import GiveBack
+from imapgate.sharing.out import Out
 from tests.sharing.bench import Bench, begins, both, looked, opened, opens, selected
 from tests.sharing.conftest import Play
 
@@ -217,7 +227,7 @@ def test_too_late(play: Play) -> None:
         C> hello
         : 34
         : 35
-        B< b1 NO [UNAVAILABLE] The mail server cannot be reached; try again later
+        B< b1 NO [UNAVAILABLE] All connections to the mail server are in use; try again later
         C< c1 NO [UNAVAILABLE] All connections to the mail server are in use; try again later
         A: leaves
         1: broken
@@ -228,7 +238,7 @@ def test_too_late(play: Play) -> None:
 
 def test_refused(play: Play) -> None:
     """Where one connection cannot be had, who is first is told; one is asked for, for whoever waits behind."""
-    play(size=2)(f"""
+    play(size=2)("""
         A: sits
         B: sits
         2: clean
@@ -386,3 +396,122 @@ def test_checked_behind_others(play: Play) -> None:
         {selected(0, "C")}
         C< s1 OK [READ-WRITE] Done
         """)
+
+
+def test_not_let_in_any_more(play: Play) -> None:
+    """When the server does not accept the login any more, who needs a connection is ended; who has one goes on."""
+    bench = play()
+    bench(f"""
+        {begins(0)}
+        B: sits
+        B> b1 APPEND x {{5}}
+        2> ~ APPEND x {{5}}
+        C: sits
+        : 10
+        3: clean
+        C> c1 DELETE x
+        4: wanted
+        """)
+    assert bench.share.refused(bench.channels["4"], Failed(Failure.CREDENTIALS))[0][1:] == (
+        Failure.CREDENTIALS,
+        "the server does not accept the login any more",
+    )
+    assert list(bench.share.seats) == [bench.seats["A"], bench.seats["B"]]
+
+
+def test_relieved(play: Play) -> None:
+    """Where others need connections, those that nobody uses are given back at once."""
+    bench = play()
+    bench(both(0))
+    link = bench.share.link
+    assert link is bench.channels["1"].link
+    assert bench.share.channels == [bench.channels["1"], bench.channels["2"]]
+    (effect,) = bench.share.relieve()
+    assert effect == GiveBack(bench.channels["2"], clean=True, selected=False)
+
+
+def test_crowd_without_another_connection(play: Play) -> None:
+    """Where many wait, and no other connection is to be had, the one that is there has to do."""
+    bench = play(size=3)
+    bench(both(0))
+    for who, number in zip("CDE", "345", strict=True):
+        bench(f"{who}: sits\n" + (f"{number}: clean" if number != "x" else ""))
+        bench(f"""
+            {who}> s1 SELECT INBOX
+            {looked(following=11)}
+            {selected(0, who)}
+            {who}< s1 OK [READ-WRITE] Done
+            """)
+    bench(f"""
+        : 10
+        2: clean
+        A> a1 NOOP
+        1> ~ NOOP
+        B> b1 NOOP
+        C> c1 NOOP
+        D> d1 NOOP
+        E> e1 NOOP
+        6: wanted
+        6: refused
+        1< ~ OK Done
+        A< a1 OK Done
+        1> ~ NOOP
+        1< ~ OK Done
+        B< b1 OK Done
+        1> ~ NOOP
+        1< ~ OK Done
+        C< c1 OK Done
+        1> ~ NOOP
+        1< ~ OK Done
+        D< d1 OK Done
+        {looked(following=11)}
+        1> ~ NOOP
+        1< ~ OK Done
+        E< e1 OK Done
+        """)
+
+
+def test_crowd_and_no_more(play: Play) -> None:
+    """Where many wait, and there may be no more connections, it is waited."""
+    bench = play(size=1)
+    bench(f"{begins(0)}")
+    for who, number in zip("BCDE", "2345", strict=True):
+        bench(f"{who}: sits\n{number}: clean")
+        bench(f"""
+            {who}> s1 SELECT INBOX
+            {looked(following=11)}
+            {selected(0, who)}
+            {who}< s1 OK [READ-WRITE] Done
+            """)
+    bench("""
+        A> a1 NOOP
+        1> ~ NOOP
+        B> b1 NOOP
+        C> c1 NOOP
+        D> d1 NOOP
+        E> e1 NOOP
+        """)
+    assert len(bench.channels["1"].waiting) == 4
+
+
+def test_served_in_the_middle() -> None:
+    """Whoever is served in the middle of another supply is not served twice."""
+    bench = Bench()
+    served: list[str] = []
+    channels = Channels(Out(0.0), 9, wait=1.0, linger=1.0, needed=lambda: True, retire=lambda channel: None)
+    seat = bench.share.sit()
+
+    def serve(name: str) -> Callable[[Channel], None]:
+        def serves(channel: Channel) -> None:
+            channel.lent = seat
+            served.append(name)
+            channels.supply()
+
+        return serves
+
+    for name in ("one", "two"):
+        channels.demand(Demand(seat, serve(name), lambda failed: None))
+    for channel in channels:
+        channel.link = Link(Limits())
+    channels.supply()
+    assert served == ["one", "two"]

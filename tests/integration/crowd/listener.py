@@ -92,7 +92,7 @@ class Listener:
         if word in (b"OK", b"NO", b"PREAUTH"):
             self._text(response, found.end() - 1)
         elif word == b"BYE":
-            self._bye()
+            self._bye(response)
         elif word == b"CAPABILITY":
             self.capabilities = frozenset(response.upper().split()[2:])
         elif word == b"FLAGS":
@@ -137,9 +137,11 @@ class Listener:
             raise Violation("a second answer to one command")
         return command
 
-    def _bye(self) -> None:
+    def _bye(self, response: bytes) -> None:
         if not self.may_end:
             raise Violation("the session is ended")
+        if b"makes no sense" in response:  # a gate's words: then it is not the server that has died
+            raise Violation("the gate does not understand its server")
         self.ended = True
 
     @property

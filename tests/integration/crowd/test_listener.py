@@ -212,6 +212,8 @@ def test_what_servers_may_differ_in() -> None:
     with pytest.raises(Violation, match="the session is ended"):
         cyrus.received(b"* BYE Fatal error\r\n")
     _send(cyrus, _command(cyrus, b"FETCH 1 BODY[]"))
+    with pytest.raises(Violation, match="the gate does not understand"):
+        cyrus.received(b"* BYE [UNAVAILABLE] The mail server gave an answer that makes no sense\r\n")
     cyrus.received(b"* BYE Fatal error\r\n")
     assert cyrus.ended
     courier = _selected(Ways(dies=Dies.OF_READING))
