@@ -79,13 +79,18 @@ class Seat:
         self.pinned = ""
         self.since = self.spoken = share.now
 
+    @property
+    def unwatched(self) -> bool:
+        """Whether its session idles, and nobody looks at its mailbox."""
+        return self.idling and self.view is not None and self.channel is None
+
     # --- what the session says ------------------------------------------------------------------------
 
     def received(self, data: bytes) -> None:
         """Take what the session wrote."""
         self.since = self._share.now
         if self._intake.passes(data):
-            self._share.lend_octets(self, data)
+            self._share.lending.octets(self, data)
             return
         self._intake.feed(data)
         self._share.turn(self)
@@ -103,8 +108,8 @@ class Seat:
                 return
             if self.errand is not None:
                 self.errand.take(event)
-                self._share.write(self)
-                self._share.reclaim(self)
+                self._share.lending.write(self)
+                self._share.lending.reclaim(self)
             else:
                 self._take(event)
 
@@ -131,7 +136,7 @@ class Seat:
                 self.say(b"* OK [CLOSED] Previous mailbox closed.\r\n")
             self.leave_mailbox()
         if reason:
-            share.pin(self, reason, takes.Complete(command))
+            share.lending.pin(self, reason, takes.Complete(command))
         elif selects:
             name = Reading(command).mailboxes[0]
             self.mailbox = Mailbox(name, verb == b"EXAMINE", command.parts[1:])
@@ -177,10 +182,10 @@ class Seat:
     def _begin_message(self, event: takes.MessageBegins) -> None:
         reason = pins(event.command) or ("" if event.command.rule.verb == b"APPEND" else "REPLACE")
         if reason:
-            self._share.pin(self, reason, event)
+            self._share.lending.pin(self, reason, event)
         else:
             self._message = event.command
-            self._share.store(self, event)
+            self._share.lending.store(self, event)
 
     def message_answered(self, outcome: bytes, line: bytes) -> None:
         """The server has said what became of the message."""

@@ -22,13 +22,15 @@ from imapgate.model.reading import Reading
 from imapgate.session import intake as takes
 from imapgate.session.effects import Failed
 from imapgate.session.link import Link
-from imapgate.sharing.attaching import GONE, Attaching
-from imapgate.sharing.channel import HOLDS_EXPUNGES, Channel
+from imapgate.sharing.attaching import Attaching
+from imapgate.sharing.channel import Channel
 from imapgate.sharing.channels import Channels, Demand
-from imapgate.sharing.effects import Broken, Effect, End, GiveBack, Pinned, Polled
+from imapgate.sharing.effects import Broken, Effect, End, GiveBack
+from imapgate.sharing.lending import Lending
 from imapgate.sharing.out import Out
+from imapgate.sharing.polling import Polling
 from imapgate.sharing.seat import Seat
-from imapgate.sharing.task import Completed, Farewell, Job, Mailbox, Task
+from imapgate.sharing.task import Completed, Farewell, Job, Task
 
 STILL_HERE = 120.0
 """Seconds after which an idling client hears something: phones behind a NAT need it."""
@@ -49,6 +51,7 @@ class Share:
     :param jitter: a number from 0 to 1, another one at each call
     :param counts: how often it did what
     :ivar seats: the sessions
+    :ivar lending: connections that sessions have for themselves
     """
 
     def __init__(
@@ -75,10 +78,10 @@ class Share:
         )
         self._attaching.channels = self._channels
         self._turns: deque[Seat] = deque()  # whose next command may be taken
-        self._polling: deque[Mailbox] | None = None  # what is still to be looked at for idling sessions
-        self._looker: Seat | None = None  # for whom that is done at present
         self.terms = terms
         self.seats: dict[Seat, None] = {}
+        self.lending = Lending(self._out, self._attaching, self._channels, limits, table, self.turn, self._end)
+        self._polling = Polling(self._out, self._attaching, self._channels, self.seats, terms.idle, self._end)
 
     def _needed(self) -> bool:
         return bool(self.seats) or self._alone
@@ -144,7 +147,7 @@ class Share:
 
     def poll(self) -> list[Effect]:
         """Look at the mailboxes of idling sessions that have no channel; ``Polled`` follows."""
-        return self._doing(self._poll)
+        return self._doing(self._polling.begin)
 
     def close(self) -> list[Effect]:
         """Keep no channel that nobody needs, now and later."""
@@ -169,7 +172,7 @@ class Share:
     @property
     def unwatched(self) -> bool:
         """Whether a session idles whose mailbox nobody looks at."""
-        return any(_unwatched(seat) for seat in self.seats)
+        return any(seat.unwatched for seat in self.seats)
 
     @property
     def empty(self) -> bool:
@@ -182,7 +185,7 @@ class Share:
         turns = self._turns
         while turns:
             seat = turns.popleft()
-            self.reclaim(seat)
+            self.lending.reclaim(seat)
             try:
                 seat.advance()
             except ClientProtocolError as error:  # no session of this gate writes such a thing
@@ -297,83 +300,6 @@ class Share:
         if channel is not None and seat.view in channel.views:
             channel.go()
 
-    # --- a connection for one alone -------------------------------------------------------------------
-
-    def store(self, seat: Seat, event: takes.MessageBegins) -> None:
-        """Let a session store a message, on a connection that has no mailbox selected."""
-        self._channels.demand(Demand(seat, partial(self._lend, seat, event), partial(seat.refused, event)))
-
-    def _lend(self, seat: Seat, event: takes.Event, channel: Channel, *, for_good: bool = False) -> None:
-        assert channel.link is not None
-        channel.lent = seat
-        channel.link.scanner.fine = False
-        errand = seat.lend(channel, for_good=for_good, limits=self._limits, table=self._table)
-        errand.take(event)
-        self.write(seat)
-        self.turn(seat)
-        self._channels.supply()  # whoever waited for this one has to have another
-
-    def reclaim(self, seat: Seat) -> None:
-        """Have the connection back that a session had for itself, if it is done with it."""
-        line, errand = seat.line, seat.errand
-        if line is not None and errand is not None and not seat.pinned and errand.vacant:
-            line.lent = seat.errand = seat.line = None
-            assert line.link is not None
-            line.link.scanner.fine = True
-            line.go()
-
-    def write(self, seat: Seat) -> None:
-        """Do what the errand of a session wants to be written."""
-        assert seat.errand is not None
-        assert seat.line is not None
-        self._out.writes(seat, seat.line, seat.errand.take_writes())
-
-    def lend_octets(self, seat: Seat, data: bytes) -> None:
-        """Octets of a message go to the connection that a session has for itself."""
-        assert seat.line is not None
-        self._out.send(seat.line, data)
-
-    def pin(self, seat: Seat, reason: str, event: takes.Complete | takes.MessageBegins) -> None:
-        """Give a session a connection of its own, for good, with what it has selected."""
-        refuse = partial(seat.refused, event)
-        mailbox, view = seat.mailbox, seat.view
-        if mailbox is None or view is None:
-            self._channels.demand(Demand(seat, partial(self._pinned, seat, reason, event), refuse))
-            return
-        self._attaching.park(seat)
-
-        def serve(channel: Channel) -> None:
-            channel.retired = True
-            again = partial(self.pin, seat, reason, event)
-            channel.run(Task(channel.select(mailbox, partial(opened, channel)), seat, again))
-
-        def opened(channel: Channel, completed: Completed) -> None:
-            if seat.gone:
-                return
-            if not completed.ok or not view.rebase(channel.truth):
-                self._end(seat, Failure.LOST, GONE)
-                return
-            verb = event.command.rule.verb
-            held = (view.ghosts and verb in HOLDS_EXPUNGES) or (view.changed and verb.endswith(b"STORE"))
-            said = view.flush(channel.truth, expunges=not held)
-            if said:
-                seat.say(said)
-            if held:  # numbers, or flags, would not mean what the session thinks
-                view.park(channel.truth)
-                seat.finish(
-                    event.command.tag + b" NO [EXPUNGEISSUED] The mailbox has changed; try again after NOOP\r\n"
-                )
-            else:
-                seat.view = seat.mailbox = None
-                self._pinned(seat, reason, event, channel)
-
-        self._channels.demand(Demand(seat, serve, refuse, selects=True))
-
-    def _pinned(self, seat: Seat, reason: str, event: takes.Event, channel: Channel) -> None:
-        seat.pinned = reason
-        self._out.effect(Pinned(seat, reason))
-        self._lend(seat, event, channel, for_good=True)
-
     # --- channels -------------------------------------------------------------------------------------
 
     def _received(self, channel: Channel, data: bytes) -> None:
@@ -384,7 +310,7 @@ class Share:
             else:
                 assert seat.errand is not None
                 seat.errand.received(data)
-                self.write(seat)
+                self.lending.write(seat)
                 self.turn(seat)
         except UpstreamProtocolError as error:
             if not isinstance(error, Farewell):
@@ -428,8 +354,7 @@ class Share:
             line.lent = None
             self._channels.give_back(line, clean=False)
         self._attaching.detach(seat)
-        if self._looker is seat:
-            self._poll_next()
+        self._polling.left(seat)
         if not self.seats:
             self._channels.tidy()
         self._channels.supply()
@@ -451,51 +376,10 @@ class Share:
             if seat.idling:
                 if now - seat.spoken >= seat.patience:
                     seat.say(b"* OK Still here\r\n")
-                if _unwatched(seat):
+                if seat.unwatched:
                     self._attaching.revive(seat)
             elif not seat.busy and seat.view is not None and now - seat.since >= self.terms.park_after:
                 self._attaching.park(seat)
-
-    def _poll(self) -> None:
-        if self._polling is None:
-            mailboxes = [seat.mailbox for seat in self.seats if _unwatched(seat)]
-            self._polling = deque(dict.fromkeys(mailbox for mailbox in mailboxes if mailbox is not None))
-            self._poll_next()
-
-    def _poll_next(self) -> None:
-        """Look at one mailbox after the other."""
-        while self._polling:
-            mailbox = self._polling.popleft()
-            seat = next((seat for seat in self.seats if _unwatched(seat) and seat.mailbox == mailbox), None)
-            if seat is not None:
-                self._looker = seat
-                self._attaching.join(seat, partial(self._polled, mailbox))
-                return
-        self._polling = self._looker = None
-        if self.terms.idle is IdleMode.POLL:
-            self._channels.give_back_vacant()
-        self._out.effect(Polled())
-
-    def _polled(self, mailbox: Mailbox, channel: Channel | None, completed: Completed, fresh: bool) -> None:
-        self._looker = None
-        for seat in [seat for seat in self.seats if _unwatched(seat) and seat.mailbox == mailbox]:
-            view = seat.view
-            if view is None or channel is None:
-                continue
-            if not completed.ok or not view.rebase(channel.truth):
-                self._end(seat, Failure.LOST, GONE)
-                continue
-            said = view.flush(channel.truth, expunges=True)
-            if said:
-                seat.say(said)
-            view.park(channel.truth)
-        if channel is not None and self.terms.idle is IdleMode.POLL and not channel.views:
-            channel.retired = True  # it goes as soon as this is done
-        self._poll_next()
-
-
-def _unwatched(seat: Seat) -> bool:
-    return seat.idling and seat.view is not None and seat.channel is None
 
 
 def _beside(command: Command, channel: Channel) -> bool:

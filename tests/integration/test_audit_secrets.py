@@ -134,7 +134,7 @@ def leaky(
 
 
 def _everything_shown(gate: Gate) -> Iterator[str]:
-    for what in "sessions pools upstreams users pins channels stats config plugins audit".split():
+    for what in ("sessions", "pools", "upstreams", "users", "pins", "channels", "stats", "config", "plugins", "audit"):
         yield str(ctl(gate, what))
 
 

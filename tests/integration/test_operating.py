@@ -31,7 +31,7 @@ NewUser = Callable[..., User]
 KICKED = b"* BYE [UNAVAILABLE] The operator has ended this session\r\n"
 MOVED = b"* BYE [UNAVAILABLE] The mailbox is being moved; log in again\r\n"
 TAKEN_OUT = b"* BYE [UNAVAILABLE] The mail server is being taken out of service\r\n"
-LOOKING = set("sessions pools upstreams users pins channels stats config plugins audit".split())
+LOOKING = {"sessions", "pools", "upstreams", "users", "pins", "channels", "stats", "config", "plugins", "audit"}
 
 
 # -- looking ----------------------------------------------------------------------------------------------------------

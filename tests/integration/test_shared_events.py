@@ -12,10 +12,9 @@ import pytest
 from tests.integration.audited import Record, audit, records, trail_of
 from tests.integration.boxes import box_of
 from tests.integration.conftest import User
-from tests.integration.ctl import ctl
+from tests.integration.ctl import ADMIN, ctl
 from tests.integration.gate import gate_for
 from tests.integration.servers import Server
-from tests.integration.shared import ADMIN
 
 NewUser = Callable[..., User]
 PLUGINS = [
@@ -40,7 +39,9 @@ DIALOGUE = [
     b"CLOSE", b"GETQUOTAROOT INBOX", b"NAMESPACE", b"SUBSCRIBE there", b"UNSUBSCRIBE there",
     b"FETCH 1 FLAGS", b"NOSUCH", b"STATUS nowhere (MESSAGES)",
 ]  # fmt: skip
-_OWN = re.compile(r"(?:chain|time|seq|hash|prev|duration|client\.port|listener|session\.id|.*uid_validity|session\.octets_.*)\Z")
+_OWN = re.compile(
+    r"(?:chain|time|seq|hash|prev|duration|client\.port|listener|session\.id|.*uid_validity|session\.octets_.*)\Z"
+)
 """What is another one in each session."""
 
 

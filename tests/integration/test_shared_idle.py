@@ -1,4 +1,4 @@
-"""Mode ``shared``: clients that idle, or say nothing, hold little or nothing, and are told what they would have been."""
+"""Mode ``shared``: clients that idle, or say nothing, hold little or nothing, and are told what they should be."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CLIENTS = 10
 
 
 def test_one_idles_for_all(server: Server, user: NewUser) -> None:
-    """Ten clients that idle cost the server one connection, and each is told of new mail that the gate did not bring."""
+    """Ten clients that idle cost the server one connection, and each is told of mail that the gate did not bring."""
     someone = user(server)
     store(someone, MESSAGE)
     before = established(server.port)

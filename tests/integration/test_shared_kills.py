@@ -26,7 +26,7 @@ def goes_on(wire: Wire) -> None:
 
 
 def test_a_process_is_killed(dovecot: Dovecot, user: NewUser) -> None:
-    """The process behind a channel is killed in the middle of one client's command: one BYE, and nothing else is seen."""
+    """The process behind a channel is killed in the middle of one command: one BYE, and nothing else is seen."""
     someone = user(dovecot)
     store(someone, *MESSAGES)
     with sharing(dovecot) as gate, ExitStack() as stack:
@@ -98,7 +98,7 @@ def test_the_server_is_away(server: Server, user: NewUser) -> None:
     "command", [b"COPY 1:3 INBOX", b"MOVE 1:3 INBOX", b"FETCH 2 BODY[TEXT]", b"FETCH 1:3 BODY[]", b"FETCH 2 (RFC822)"]
 )
 def test_what_cyrus_dies_of(cyrus: Cyrus, user: NewUser, command: bytes) -> None:
-    """A message that is gone, and of which the channel has not heard, kills no process; if it does, then for one only."""
+    """A command that names a message that is gone, of which the channel has not heard, kills no process."""
     someone = user(cyrus)
     store(someone, *MESSAGES)
     with sharing(cyrus) as gate, ExitStack() as stack:

@@ -40,7 +40,7 @@ def done(wire: Wire, way: str, name: bytes, other: bytes) -> None:
 
 
 def farewell(wire: Wire) -> list[bytes]:
-    """What a client is told until its connection is closed: it says NOOP and looks at the messages as long as it can."""
+    """What a client is told until its connection is closed: it says NOOP and looks at messages as long as it can."""
     start = len(wire.transcript)
     with suppress(WireClosed, OSError):
         for _ in range(3):

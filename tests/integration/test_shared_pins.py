@@ -64,7 +64,7 @@ def test_pins(gate: Gate, server: Server, user: NewUser, commands: tuple[bytes, 
         rows = channels(gate, someone)
         assert [row["state"] for row in rows].count("pinned") == 1
         assert [row["sessions"] for row in rows if row["state"] != "pinned" and row["mailbox"]] == [2]
-        if not wire.command(b"FETCH 1 (UID)")[-1].split()[1] == b"OK":
+        if wire.command(b"FETCH 1 (UID)")[-1].split()[1] != b"OK":
             wire.ok(b"SELECT INBOX")
         assert b"UID 1" in b"".join(wire.ok(b"FETCH 1 (UID)"))
         other.ok(b"STORE 1 +FLAGS (\\Flagged)")

@@ -21,7 +21,7 @@ def begun(wire: Wire) -> None:
 
 
 def test_a_slow_reader(server: Server, user: NewUser) -> None:
-    """20 MiB for somebody who takes nothing: the others go on meanwhile, and every octet is there when it takes them."""
+    """20 MiB for somebody who takes nothing: the others go on meanwhile, and every octet is there later."""
     someone = user(server)
     store(someone, BIG)
     with sharing(server, share_stall="200ms") as gate, ExitStack() as stack:

@@ -45,6 +45,7 @@ RESULTS = {
     b'* ESEARCH (TAG "g1") UID MIN 30 MAX 80': b'* ESEARCH (TAG "c1")',
     b'* ESEARCH (TAG "g1") UID ALL 10:70': b'* ESEARCH (TAG "c1") ALL 1:2,4:7',
     b'* ESEARCH (TAG "g1") UID COUNT 9 ALL 10:20,40:90': b'* ESEARCH (TAG "c1") COUNT 6 ALL 1:2,4:7',
+    b'* ESEARCH (TAG "g1") UID ALL 5:9 COUNT 0': b'* ESEARCH (TAG "c1") COUNT 0',
     b'* ESEARCH (TAG "g1") UID COUNT 1 ALL 80': b'* ESEARCH (TAG "c1") COUNT 0',
     b'* esearch (tag "g1") uid all 20 count 1': b'* ESEARCH (TAG "c1") ALL 2 COUNT 1',
     b"* ESEARCH (TAG g1) UID ALL 20": b'* ESEARCH (TAG "c1") ALL 2',
@@ -127,6 +128,7 @@ def test_grown_by_number() -> None:
     assert found.line(b"SEARCH", b"* SEARCH 1 4\r\n", b"c1") == b"* 4 EXISTS\r\n* 0 RECENT\r\n* SEARCH 1 4\r\n"
     assert (len(truth), view.told) == (4, 4)
     arrive(truth, 30)
+    assert found.line(b"SEARCH", b"* SEARCH 1 4\r\n", b"c1") == b"* SEARCH 1 4\r\n"
     line = b'* ESEARCH (TAG "g1") MAX 5 COUNT 9\r\n'
     assert found.line(b"ESEARCH", line, b"c1") == (
         b'* 5 EXISTS\r\n* 0 RECENT\r\n* ESEARCH (TAG "c1") MAX 5 COUNT 9\r\n'

@@ -46,7 +46,7 @@ def _run(server: Server, user: User, mode: str, commands: int, seed: int, direct
             assert "[imapgate#error]" not in gate.log()
     assert {"FETCH", "STORE", "COPY", "EXPUNGE", "SEARCH", "SELECT", "EXAMINE", "APPEND", "CLOSE"} <= set(ran.done)
     assert ran.short <= ran.checkpoints
-    assert ran.deaths <= ran.done.total() / 200
+    assert ran.deaths <= ran.done.total() / 100
     return ran
 
 
