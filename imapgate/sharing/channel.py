@@ -40,6 +40,8 @@ HOLDS_EXPUNGES = frozenset((b"FETCH", b"STORE", b"SEARCH", b"SORT", b"THREAD"))
 """Commands that no EXPUNGE may come with (RFC 3501 §7.4.1, RFC 5256)."""
 _FETCHING = frozenset((b"FETCH", b"STORE"))
 _STATUS_ITEM = re.compile(rb"(UIDVALIDITY|UIDNEXT) ([0-9]+)", re.IGNORECASE)
+_COPY_HIDES = b"ACL2=UNION"
+"""Only Courier has this, which never tells what others did to the flags of a message that it has copied since."""
 _STALE_KILLS = b"ANNOTATE-EXPERIMENT-1"
 """Only Cyrus has this, whose process dies of a FETCH without PEEK of a message that has gone untold."""
 _IMPLIES_SEEN = re.compile(r"(?:BODY|BINARY)\[|RFC822\Z|RFC822\.TEXT\Z")
@@ -375,6 +377,10 @@ class Channel:
             seat.say(announced)
         completed = yield (sent.verb, *sent.parts)
         self._job = self._found = self.numbered.wish = None
+        if name == b"COPY" and completed.ok and _COPY_HIDES in self.names:
+            copied = sent.parts[1]
+            assert isinstance(copied, bytes)
+            yield (b"UID FETCH %b (FLAGS)" % copied.split(b" ", 1)[0],)
         yield from self.fill()
         self._finish(job, completed)
         if completed.ok and reading.destination:

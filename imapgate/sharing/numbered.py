@@ -160,14 +160,14 @@ class Numbered:
 
     def _expunge(self, number: int) -> None:
         truth, index = self._truth, number - 1
-        unsure = 0 in truth.uids[truth.filled : index]  # where a ghost stands is known by the UIDs before it
-        ghost: float = truth.expunge(number)
-        if not ghost and not unsure:  # its UID was never said; it stood here
-            ghost = (truth.uids[index - 1] if index else 0) + 0.5
+        if number > len(truth):  # Cyrus has been seen to expunge what it had not announced
+            truth.exists(number)
+        unsure = 0 in truth.uids[truth.filled : index]
+        uid = truth.expunge(number)
+        if not uid and unsure and any(index < view.told for view in self._views):
+            raise UpstreamProtocolError("EXPUNGE of a message of which nothing more was known")
         for view in self._views:
-            if unsure and number <= view.told:
-                raise UpstreamProtocolError("EXPUNGE of a message of which nothing more was known")
-            view.expunged(index, ghost)
+            view.expunged(truth, index, uid)
 
     # --- FETCH ----------------------------------------------------------------------------------------
 

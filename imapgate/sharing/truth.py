@@ -149,7 +149,7 @@ class Truth:
                 raise UpstreamProtocolError("UIDs that do not ascend")
             self.filled += 1
 
-    def index(self, uid: float) -> int | None:
+    def index(self, uid: int) -> int | None:
         """Where a message stands, from 0; ``None``: it is not there, as far as is known."""
         found = bisect_left(self.uids, uid, 0, self.filled)
         return found if found < self.filled and self.uids[found] == uid else None

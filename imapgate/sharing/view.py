@@ -10,6 +10,10 @@ from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterable
 
 from imapgate.sharing.truth import RECENT, UNKNOWN, Snapshot, Truth, same_flags
+from imapgate.wire.sequence import MOST
+
+_STEP = 2.0**-10
+"""Less than any UID."""
 
 
 class View:
@@ -30,7 +34,7 @@ class View:
         self.read_only = read_only
         self.told = 0
         self.ghosts: list[float] = []
-        self.changed: dict[float, None] = {}
+        self.changed: dict[int, None] = {}
         self.recents: set[int] = set()
         self._recent = 0  # so many it was told
         self.announced: tuple[bytes, ...] = ()
@@ -64,12 +68,19 @@ class View:
 
     # --- what happens ---------------------------------------------------------------------------------
 
-    def expunged(self, index: int, uid: float) -> None:
-        """A message is gone from the truth."""
+    def expunged(self, truth: Truth, index: int, uid: int) -> None:
+        """A message is gone from the truth that stood here; ``uid`` is 0 where it was never said."""
         if index < self.told:
             self.told -= 1
-            insort(self.ghosts, uid)
+            insort(self.ghosts, uid or self._between(truth, index))
             self.changed.pop(uid, None)
+
+    def _between(self, truth: Truth, index: int) -> float:
+        """What stands for the UID of a message behind all that were known before this place."""
+        before = truth.uids[index - 1] if index else 0
+        after = next((uid for uid in truth.uids[index:] if uid), MOST)
+        behind = bisect_left(self.ghosts, after)
+        return max(before, self.ghosts[behind - 1] if behind else 0) + _STEP
 
     def owe(self, truth: Truth, index: int) -> None:
         """The flags of a message have changed."""

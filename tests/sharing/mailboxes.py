@@ -36,7 +36,7 @@ def go(truth: Truth, uid: int, *views: View) -> None:
     assert index is not None
     truth.expunge(index + 1)
     for view in views:
-        view.expunged(index, uid)
+        view.expunged(truth, index, uid)
 
 
 def alter(truth: Truth, uid: int, flags: bytes, *views: View) -> None:

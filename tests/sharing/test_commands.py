@@ -544,3 +544,16 @@ def test_behind_what_is_to_go(play: Play) -> None:
         B< b1 OK Done
         1: selected
         """)
+
+
+def test_left_before_its_turn(play: Play) -> None:
+    """Nothing is asked for a session that has left before its turn."""
+    play()(f"""
+        {both()}
+        A> a1 NOOP
+        1> ~ NOOP
+        B> b1 NOOP
+        B: leaves
+        1< ~ OK Done
+        A< a1 OK Done
+        """)

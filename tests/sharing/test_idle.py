@@ -385,7 +385,15 @@ def test_poll_of_one_that_goes(play: Play, event: str) -> None:
         1> ~ SELECT INBOX
         {event}
         """)
-    assert bench.share.unwatched
+    bench(f"""
+        {selected(0, "1")}
+        1< ~ OK [READ-WRITE] Done
+        1> ~ SELECT other
+        {selected(0, "1")}
+        1< ~ OK [READ-WRITE] Done
+        1: selected
+        : polled
+        """)
 
 
 def test_poll_that_finds_a_connection(play: Play) -> None:

@@ -420,3 +420,17 @@ def test_told_of_what_is_not_known(play: Play) -> None:
     view.told = 4
     bench("1: expires\nA: ends lost\n1: selected")
     assert bench.why["A"] == "it was told of messages of which not all is known"
+
+
+def test_silence_is_none_where_nothing_is_owed(play: Play) -> None:
+    """The time in which nothing was asked is not counted."""
+    play()(f"""
+        {begins()}
+        : 1
+        : 290
+        A> a1 NOOP
+        1> ~ NOOP
+        : 302
+        1< ~ OK Done
+        A< a1 OK Done
+        """)

@@ -69,7 +69,6 @@ def test_above_exists() -> None:
         b"* 0 FETCH (FLAGS ())\r\n",
         b"* 0 FETCH (X 5)\r\n",
         b"* 3 EXISTS\r\n",
-        b"* 5 EXPUNGE\r\n",
         b"* 0 EXPUNGE\r\n",
         b"* 2 FETCH (UID 25 FLAGS ())\r\n",
         b"* 2 FETCH (FLAGS () UID 25)\r\n",
@@ -95,8 +94,8 @@ def test_expunge_of_the_unknown() -> None:
     assert wire.hears(b"* 6 EXISTS\r\n* 6 EXPUNGE\r\n* 5 EXPUNGE\r\n* 6 EXISTS\r\n") == b""
     wire.wish()
     assert wire.hears(b"* 6 FETCH (UID 60 X 1)\r\n") == b"* 6 EXISTS\r\n* 0 RECENT\r\n* 6 FETCH (X 1)\r\n"
-    with pytest.raises(UpstreamProtocolError, match="nothing more was known"):
-        wire.hears(b"* 6 EXPUNGE\r\n")
+    assert wire.hears(b"* 6 EXPUNGE\r\n") == b""
+    assert wire.view.ghosts == [60]  # wherever the one before it stands, it stood behind that
     second = four()
     second.wish()
     second.hears(b"* 6 FETCH (X 1)\r\n")
@@ -114,6 +113,25 @@ def test_expunge_of_the_next() -> None:
     wire.hears(b"* 5 FETCH (UID 60 FLAGS ())\r\n")
     arrived = b"* 5 EXISTS\r\n* 0 RECENT\r\n"
     assert wire.owed() == (b"* 5 EXPUNGE\r\n" + arrived, arrived)
+
+
+def test_expunge_of_the_unannounced() -> None:
+    """A message above the last that is gone was there: all before it are new (Cyrus, after MOVE; as rule 4)."""
+    wire = four()
+    assert wire.hears(b"* 6 EXPUNGE\r\n") == b""
+    assert len(wire.truth) == 5
+    with pytest.raises(UpstreamProtocolError):
+        wire.hears(b"* 4294967295 EXPUNGE\r\n")
+
+
+def test_expunge_of_several_unknown() -> None:
+    """Each stands behind those that have gone before it, whose UIDs were known (rule 6)."""
+    wire = four()
+    wire.wish()
+    wire.hears(b"* 5 FETCH (X 1)\r\n")
+    wire.hears(b"* 1 EXPUNGE\r\n" * 5)
+    assert wire.view.ghosts == sorted(wire.view.ghosts)
+    assert wire.owed()[0] == b"".join(b"* %d EXPUNGE\r\n" % number for number in (5, 4, 3, 2, 1))
 
 
 def test_expunge_of_the_half_known() -> None:

@@ -70,7 +70,8 @@ def test_nothing_has_changed(play: Play) -> None:
 
 def test_who_waits_is_not_parked(play: Play) -> None:
     """A session whose command takes long, or that idles, is left where it is."""
-    play()(f"""
+    bench = play()
+    bench(f"""
         {both()}
         B> b1 IDLE
         B< + idling
@@ -91,6 +92,7 @@ def test_who_waits_is_not_parked(play: Play) -> None:
         1> ~ IDLE
         A< a1 OK Done
         """)
+    assert not bench.counts["parked"]
 
 
 @pytest.mark.parametrize("answer", ["~ NO No such mailbox", "another"])

@@ -320,3 +320,33 @@ def test_literal_in_status(play: Play) -> None:
         1: selected
         2> ~ SELECT INBOX
         """)
+
+
+def test_following_uid(play: Play) -> None:
+    """UIDNEXT is the one that STATUS has told, where that is higher: messages may have come and gone."""
+    play()(f"""
+        {begins(0)}
+        B: sits
+        B> b1 SELECT INBOX
+        {looked(following=20)}
+        {selected(0, "B").replace("UIDNEXT 11", "UIDNEXT 20")}
+        B< b1 OK [READ-WRITE] Done
+        """)
+
+
+def test_retired_while_it_is_looked_at(play: Play) -> None:
+    """A connection that is to go while it is looked at is joined by nobody."""
+    play()(f"""
+        {begins(0)}
+        B: sits
+        B> b1 SELECT INBOX
+        1> ~ NOOP
+        1: expires
+        1< ~ OK Done
+        1> ~ STATUS INBOX (UIDVALIDITY UIDNEXT)
+        1< ~ OK Done
+        1: selected
+        {opened(0, "2")}
+        {selected(0, "B")}
+        B< b1 OK [READ-WRITE] Done
+        """)

@@ -515,3 +515,19 @@ def test_served_in_the_middle() -> None:
         channel.link = Link(Limits())
     channels.supply()
     assert served == ["one", "two"]
+
+
+def test_who_leaves_makes_room(play: Play) -> None:
+    """When a session leaves that had a connection of its own, who waits has another one opened."""
+    play(size=1)("""
+        A: sits
+        A> a1 SCAN "" * x
+        A: pinned SCAN
+        1> ~ SCAN "" * x
+        B: sits
+        2: clean
+        B> b1 DELETE x
+        A: leaves
+        1: broken
+        3: wanted
+        """)

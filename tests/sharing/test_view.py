@@ -127,7 +127,7 @@ def test_named_but_not_filled() -> None:
     assert truth.learn(4, 0, b"b")
     view.owe(truth, 4)
     truth.expunge(3)
-    view.expunged(2, 30)
+    view.expunged(truth, 2, 30)
     assert [view.number(truth, index) for index in range(5)] == [1, 2, 4, 5, 6]
     assert view.flush(truth, expunges=True) == b"* 3 EXPUNGE\r\n"
     truth.learn(2, 40, b"kw")

@@ -97,7 +97,7 @@ class Crowd:
         try:
             await self._furnish()
             await _all(member.connect() for member in self.members)
-            while self.journal.commands < commands:
+            while self.done.total() < commands:
                 await _all(member.work(self._random.randint(5, 40)) for member in self.members)
                 await self._checkpoint()
         finally:

@@ -40,7 +40,8 @@ def _run(server: Server, user: User, mode: str, commands: int, seed: int, direct
             try:
                 ran.run(commands, transcript)
             except Violation as violation:
-                violation.add_note("the gate's log:\n" + gate.log()[-3000:])
+                told = [line for line in gate.log().splitlines() if "given up" in line or " ends: " in line]
+                violation.add_note("\n".join(["the gate's log:", *told, gate.log()[-3000:]]))
                 raise
             assert "Traceback" not in gate.log()
             assert "[imapgate#error]" not in gate.log()
