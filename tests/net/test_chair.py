@@ -247,8 +247,11 @@ def test_what_is_no_answer_holds_nobody() -> None:
     assert not made.upstreams[0].wire.paused
     assert len(idler.chair._spool) > 0
     idler.wire.drains()
+    made.inbox.append()
+    made.upstreams[0].tells()
+    assert idler.hears() == b""  # what comes now stands behind what waits
     idler.clock.advance(0)
-    assert idler.hears() == b"* 5 EXISTS\r\n* 5 RECENT\r\n"
+    assert idler.hears() == b"* 5 EXISTS\r\n* 5 RECENT\r\n* 6 EXISTS\r\n* 6 RECENT\r\n"
 
 
 # --- the other way ----------------------------------------------------------------------------------
@@ -323,6 +326,16 @@ def test_a_line_that_never_came(clean: bool) -> None:
     line.close(clean=clean, selected=False)
     assert len(told) == 1
     assert made.made.endpoints[0].cancelled == 1
+
+
+def test_a_line_that_is_closed_is_read_from() -> None:
+    """A connection that is closed while its reader is slow is read from, so that its end is noticed."""
+    made = site()
+    line = slow(made).chair._line
+    assert line is not None
+    line.close(clean=False, selected=False)
+    assert made.upstreams[0].protocol.valve.reasons == ()  # type: ignore[attr-defined]
+    assert not made.upstreams[0].wire.open
 
 
 def test_a_line_is_let_go_with_nothing_held() -> None:

@@ -10,6 +10,7 @@ from imapgate.model.pool_mode import IdleMode, SharingTerms
 from imapgate.net.shares import COUNTED
 from imapgate.pooling.connection import Terms
 from imapgate.sharing.effects import Want
+from tests.net.lending import account_of, login_of
 from tests.net.sharing import Member, Site
 from tests.net.wires import drop
 
@@ -131,6 +132,17 @@ def test_a_login_where_they_are_not() -> None:
     assert made.counts["seated"] == 0
     for each in (first, second, third):
         each.leaves()
+
+
+def test_a_login_that_is_not_proved() -> None:
+    """Whatever share is there, a credential that was never proved is granted nothing."""
+    made = Site(cache=60.0, alone=True)
+    member = made.selected()
+    account = account_of(made.made, login_of())
+    assert made.shares.seats(account) is not None
+    account.generation = None
+    made.shares.proved(member.chair._sharing, account.key)
+    assert made.shares.seats(account) is None
 
 
 def test_kept_for_a_while() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from imapgate.model.pool_mode import IdleMode
+from imapgate.session.states import Connection
 from tests.sharing.bench import begins, both, filled, opened, opens, selected
 from tests.sharing.conftest import Play
 
@@ -290,3 +291,28 @@ def test_nobody_waits_there(play: Play) -> None:
         B< b1 OK Done
         1> ~ LIST "" *
         """)
+
+
+def test_state(play: Play) -> None:
+    """Its own connection is known to have a mailbox selected, until that is closed there."""
+    bench = play()
+    bench(f"""
+        {begins(1)}
+        A> a1 SCAN "" * x
+        {opened(1)}
+        A: pinned SCAN
+        1> ~ SCAN "" * x
+        1< ~ OK Done
+        A< a1 OK Done
+        """)
+    errand = bench.seats["A"].errand
+    assert errand is not None
+    assert errand.connection is Connection.SELECTED
+    bench("""
+        A> a2 CLOSE
+        1> ~ CLOSE
+        1< ~ OK Done
+        A< a2 OK Done
+        """)
+    assert bench.seats["A"].errand is errand
+    assert bench.share.seats
