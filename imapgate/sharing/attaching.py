@@ -23,6 +23,8 @@ from imapgate.sharing.view import View
 Joined = Callable[[Channel | None, Completed, bool], None]
 """Called with the channel (``None``: none is to be had), how the SELECT ended, and whether it was done just now."""
 
+VERIFY = 60.0
+"""Seconds after which a server is asked anew whether a mailbox is still the same."""
 REVIVE_FIRST, REVIVE_MOST = 2.0, 60.0
 """Seconds after which a channel is wanted again for a session that idles, where there was none: at first, at most."""
 GONE = "the mailbox is gone, or another one of its name is there"
@@ -171,6 +173,7 @@ class Attaching:
 
     def _attach(self, seat: Seat, channel: Channel, view: View) -> None:
         channel.views[view] = seat
+        channel.asked = self.channels.now
         seat.channel = channel
 
     def reattach(
@@ -216,6 +219,19 @@ class Attaching:
             return False
         self.park(seat)
         return True
+
+    def verify(self) -> None:
+        """Ask the servers that do not tell by themselves whether mailboxes are still the same (SHARED, rule 21)."""
+        now = self.channels.now
+        for channel in self.channels:
+            mailbox = channel.mailbox
+            if mailbox is not None and channel.trusting and not channel.retired and now - channel.asked >= VERIFY:
+                channel.asked = now
+                channel.run(Task(channel.check(mailbox, partial(self._verified, channel), _nothing)))
+
+    def _verified(self, channel: Channel, completed: Completed) -> None:
+        if not completed.ok:
+            self.retire(channel)
 
     # --- leaving --------------------------------------------------------------------------------------
 
@@ -267,3 +283,7 @@ class Attaching:
         for each in waiting:
             if each.again is not None and (each.seat is None or not each.seat.gone):
                 each.again()
+
+
+def _nothing() -> None:
+    """Another mailbox was selected meanwhile, and nobody waits for an answer."""

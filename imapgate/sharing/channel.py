@@ -40,8 +40,9 @@ HOLDS_EXPUNGES = frozenset((b"FETCH", b"STORE", b"SEARCH", b"SORT", b"THREAD"))
 """Commands that no EXPUNGE may come with (RFC 3501 §7.4.1, RFC 5256)."""
 _FETCHING = frozenset((b"FETCH", b"STORE"))
 _STATUS_ITEM = re.compile(rb"(UIDVALIDITY|UIDNEXT) ([0-9]+)", re.IGNORECASE)
-_COPY_HIDES = b"ACL2=UNION"
-"""Only Courier has this, which never tells what others did to the flags of a message that it has copied since."""
+_COURIER = b"ACL2=UNION"
+"""Only Courier has this.  It never tells what others did to the flags of a message that it has copied since, and
+nothing at all of a mailbox that was deleted."""
 _STALE_KILLS = b"ANNOTATE-EXPERIMENT-1"
 """Only Cyrus has this, whose process dies of a FETCH without PEEK of a message that has gone untold."""
 _IMPLIES_SEEN = re.compile(r"(?:BODY|BINARY)\[|RFC822\Z|RFC822\.TEXT\Z")
@@ -60,13 +61,14 @@ class Channel:
     :ivar spent: nor is anything to be selected there any more
     :ivar task: what is being done
     :ivar waiting: what is to be done then
+    :ivar asked: when it was last asked whether the mailbox is still the same
     :ivar heard: the server has said something since this was last set to ``False``
     """
 
     __slots__ = (
         "_found", "_gathered", "_idles_not", "_job", "_lines", "_opening", "_passing", "_say", "_segments", "_send",
-        "_settled", "_tag", "closed", "heard", "heard_at", "idle", "idle_since", "lent", "link", "mailbox", "numbered",
-        "opening", "retired", "since", "spent", "task", "truth", "views", "waiting",
+        "_settled", "_tag", "asked", "closed", "heard", "heard_at", "idle", "idle_since", "lent", "link", "mailbox",
+        "numbered", "opening", "retired", "since", "spent", "task", "truth", "views", "waiting",
     )  # fmt: skip
 
     def __init__(
@@ -82,7 +84,7 @@ class Channel:
         self.lent: Seat | None = None
         self.closed = self.retired = self.spent = False
         self.idle = Idle.NONE
-        self.idle_since = self.heard_at = self.since = 0.0
+        self.idle_since = self.heard_at = self.since = self.asked = 0.0
         self.heard = False
         self.waiting: deque[Task] = deque()
         self.task: Task | None = None
@@ -139,6 +141,11 @@ class Channel:
         """The server's capabilities."""
         assert self.link is not None
         return capability.parse(self.link.capabilities)
+
+    @property
+    def trusting(self) -> bool:
+        """Whether the server does not tell that the mailbox is gone, and has to be asked now and then."""
+        return bool(self.views) and self.ready and _COURIER in self.names
 
     @property
     def owes(self) -> bool:
@@ -377,7 +384,7 @@ class Channel:
             seat.say(announced)
         completed = yield (sent.verb, *sent.parts)
         self._job = self._found = self.numbered.wish = None
-        if name == b"COPY" and completed.ok and _COPY_HIDES in self.names:
+        if name == b"COPY" and completed.ok and _COURIER in self.names:
             copied = sent.parts[1]
             assert isinstance(copied, bytes)
             yield (b"UID FETCH %b (FLAGS)" % copied.split(b" ", 1)[0],)

@@ -370,6 +370,7 @@ class Share:
         now = self.now
         for channel in self._channels.ticked(self._limits.upstream_first_byte_slow):
             self._give_up(channel, Failure.TIMED_OUT, "it owes an answer, and says nothing")
+        self._attaching.verify()
         self._channels.refuse_late()
         self._channels.supply()
         for seat in list(self.seats):

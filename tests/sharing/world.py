@@ -238,7 +238,7 @@ class World:
     def _give_back(self, effect: GiveBack) -> None:
         line = self.lines.pop(effect.channel, None)
         if effect.clean and line is not None:
-            assert not (line.up or line.down), "something is still on its way"
+            assert [*line.up, *line.down] == []  # nothing is still on its way
         if effect.channel in self.wanted:
             self.wanted.remove(effect.channel)
 
