@@ -7,9 +7,10 @@ where those break the protocol, and after a NOOP with everything delivered it mu
 
 from __future__ import annotations
 
-from hypothesis import settings
+import pytest
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from imapgate.model.failure import Failure
 from imapgate.model.pool_mode import IdleMode, SharingTerms
@@ -21,6 +22,7 @@ from tests.sharing.world import Client, Line, World, message
 NAMES = (b"INBOX", b"Sent")
 FLAGS = (b"\\Seen", b"\\Flagged", b"\\Deleted", b"$Label", b"Other")
 MOST = 4
+THOUSANDS = 5_000
 
 index = st.integers(0, 1 << 16)
 flag = st.sampled_from(FLAGS)
@@ -295,4 +297,12 @@ class Sharing(RuleBasedStateMachine):
 
 
 TestSharing = Sharing.TestCase
-TestSharing.settings = settings(settings(), stateful_step_count=60, max_examples=4 * settings().max_examples)
+TestSharing.settings = settings(settings(), stateful_step_count=60, max_examples=10 * settings().max_examples)
+
+
+@pytest.mark.soak
+def test_thousands() -> None:
+    """The same for long."""
+    checks = [HealthCheck.too_slow, HealthCheck.data_too_large]
+    long = settings(deadline=None, max_examples=THOUSANDS, stateful_step_count=100, suppress_health_check=checks)
+    run_state_machine_as_test(Sharing, settings=long)  # type: ignore[no-untyped-call]
