@@ -1,4 +1,4 @@
-"""A server that does not tell that a mailbox is gone is asked now and then, while sessions look at it (SHARED, rule 21)."""
+"""A server that does not tell that a mailbox is gone is asked now and then while sessions look at it (rule 21)."""
 
 from __future__ import annotations
 
