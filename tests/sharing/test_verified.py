@@ -57,5 +57,3 @@ def test_selected_away(play: Play) -> None:
         A< a1 OK Done
         {looked()}
         """)
-
-
